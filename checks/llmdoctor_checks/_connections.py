@@ -45,7 +45,7 @@ _CONNECTED_LATE = r"\b[Cc]onnect(?:ion|ing)?\b(?: attempt)?(?: (?:to|with) \S{1,
 
 #: A connection that got no answer, and in the same expression for whom it was; each after a piece of text that finds its line.
 #: Sources: Prisma's P1001, Go's net, libpq, urllib3, requests, aiohttp, redis-py, etcd and NATS clients, Ray, undici, Node's net,
-#: Netty, curl, reqwest. A name that does not resolve, or an answer that refuses, is none.
+#: Netty, curl, reqwest, nginx. A name that does not resolve, or an answer that refuses, is none.
 NOT_CONNECTED = (
     ("Can't reach database server at", r"at `?(?P<host>[\w.-]+)`?:`?(?P<port>\d+)"),
     ("i/o timeout", r"dial tcp (?P<host>[\w.-]+):(?P<port>\d+): i/o timeout"),
@@ -73,6 +73,12 @@ NOT_CONNECTED = (
     # what says it in words of its own: by whom it asked and that a connection was not made, in one line
     ("imed out", rf"https?://(?P<host>[\w.-]+):(?P<port>\d{{1,5}})\b.{{0,200}}{_CONNECTED_LATE}"),
     ("imed out", rf"{_CONNECTED_LATE}\b.{{0,200}}https?://(?P<host>[\w.-]+):(?P<port>\d{{1,5}})\b"),
+    # nginx; 113 is EHOSTUNREACH, as a network plugin answers that rejects what a policy forbids
+    (
+        "while connecting to upstream",
+        r"\((?:110|113): [^)]{1,60}\) while connecting to upstream.{0,2000}"
+        r"upstream: \"\w{4,5}://(?P<host>[\w.-]{1,253}):(?P<port>\d{1,5})",
+    ),
     ("imed out", r"imed out (?:while |when )?connecting to (?:https?://)?(?P<host>[\w.-]{1,253}):(?P<port>\d{1,5})\b"),
 )
 

@@ -277,7 +277,7 @@ class Walk:
             pot.get_list(core("RuntimeClass", "node.k8s.io"), "")
             if related.brokenness(pod)[0] > 1:
                 pot.get_list(core("ClusterPolicy", "nvidia.com"), "", if_there=True)
-        if related.brokenness(pod)[0] > 1 and any(c.get("name") == "istio-proxy" for c in related.containers(pod)):
+        if any(c.get("name") == "istio-proxy" for c in related.containers(pod)):
             for place in dict.fromkeys((namespace, _ISTIO)):
                 pot.get_list(core("PeerAuthentication", "security.istio.io"), place, if_there=True)
         self.namespace(namespace)

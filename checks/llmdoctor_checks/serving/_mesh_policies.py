@@ -1,16 +1,18 @@
-"""AuthorizationPolicies of Istio by which a server's own proxy refuses requests.
+"""Policies of Istio by which a server's own proxy refuses requests: AuthorizationPolicies, and PeerAuthentications that demand mTLS.
 
 Source: Envoy's access log: status 403, and the detail `rbac_access_denied_matched_policy[none]` where no rule of those that allow was met,
 or with the namespace and name of the policy that denies. The client's address is the second before the last two words.
+A connection without TLS to a proxy that demands mTLS is reset; the log has it as `0 NR filter_chain_not_found`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from kubectl_llmdoctor.api import (
     Cluster,
+    Engine,
     Evidence,
     Finding,
     Fix,
@@ -18,14 +20,19 @@ from kubectl_llmdoctor.api import (
     Line,
     Logs,
     Pod,
+    addresses,
     count_of,
+    current_logs,
     dig,
     fixes,
     log_evidence,
     object_evidence,
     rows,
+    table,
 )
-from llmdoctor_checks.serving._exposure import matches
+from llmdoctor_checks._unreached import last_answered
+from llmdoctor_checks.serving._exposure import lasting, matches
+from llmdoctor_checks.start._mesh import of_mtls
 
 DENIED = "rbac_access_denied_matched_policy["
 _PROXY = "istio-proxy"
@@ -33,6 +40,20 @@ _POLICY = r"matched_policy\[(?:none\]|ns\[(?P<space>[\w-]{1,63})\]-policy\[(?P<n
 _FROM = r" [\d.]{7,15}:\d{1,5} (?P<address>\d{1,3}(?:\.\d{1,3}){3}):\d{1,5} \S{1,300} \S{1,100}$"
 #: Fewer are a moment's, or somebody's who tries.
 _FEWEST = 3
+
+#: What Envoy says of a connection for which it has no rules, and what a client says that it cut off, with whom it asked: nginx, Go's net,
+#: and whoever names a URL.
+_NO_CHAIN = "NR filter_chain_not_found"
+_RESET = ("reset by peer", "ECONNRESET")
+_WAS_RESET = (
+    r"reset by peer\).{0,2000}upstream: \"http://(?P<host>[\w.-]{1,253}):(?P<port>\d{1,5})",
+    r"->(?P<host>[\d.]{7,15}):(?P<port>\d{1,5}): read: connection reset by peer",
+    r"http://(?P<host>[\w.-]{1,253}):(?P<port>\d{1,5})\b.{0,300}(?:reset by peer|ECONNRESET)",
+)
+#: Who asks for metrics alone; those it may do without.
+_SCRAPES = r"(?i)prometheus|vmagent|otel|opentelemetry|alloy|datadog"
+
+LITERALS = (DENIED, _NO_CHAIN, *_RESET)
 
 
 def denied(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
@@ -60,6 +81,85 @@ def denied(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
         fix=_allowed(found, _client(lines, pod, cluster), denies=bool(said and said["name"])),
         order=lines[-1].order,
     )
+
+
+def plain(pod: Pod, engines: Sequence[Engine], cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
+    """A client outside of the mesh that asks a ready server without TLS, and a PeerAuthentication by which its proxy cuts it off."""
+    rule = of_mtls(pod) if pod.container(_PROXY) is not None else None
+    if rule is None or dig(rule.raw, "spec.mtls.mode") != "STRICT":
+        return
+    apart = table(dig(rule.raw, "spec.portLevelMtls"))
+    ports = [p for e in engines if isinstance(p := e.value("port"), int) and str(p) not in map(str, apart)]
+    log = logs.current(_PROXY) if logs is not None else None
+    for port in ports:
+        said = list(log.find(_NO_CHAIN)) if log is not None else []
+        client, line = _cut_off(pod, port, said, cluster) or (None, None)
+        if client is None or line is None:
+            continue
+        who = client.name if client.namespace == pod.namespace else f"{client.namespace}/{client.name}"
+        yield Finding(
+            severity="warning",
+            summary=f"PeerAuthentication {rule.name} of {rule.namespace} lets nobody ask {pod.name} without mTLS (STRICT), and {who} is no "
+            f"part of the mesh: {_PROXY} cuts its connections to port {port} off.",
+            evidence=(log_evidence(line), object_evidence(rule, "spec.mtls.mode", "STRICT")),
+            explains=("http-5xx", "port-mismatch"),
+            fixes=(
+                _open_to(rule, pod, port),
+                fixes.platform(f"Bring {who} into the mesh instead (sidecar.istio.io/inject: 'true' on its pods)"),
+            ),
+            order=line.order,
+        )
+        return
+
+
+def _cut_off(pod: Pod, port: int, said: list[Line], cluster: Cluster) -> tuple[Pod, Line] | None:
+    """A client without a proxy that was cut off at a port, and where the server's proxy or its own log says so, up to the last."""
+    if len(said) >= _FEWEST:
+        here = [x for x in said if f" {pod.status.pod_ip}:{port} " in x.text[:4000]]
+        client = _client(here, pod, cluster) if len(here) >= _FEWEST else None
+        if client is not None and _outside(client):
+            return client, here[-1]
+    mine = {pod.status.pod_ip, *(str(dig(item.raw, "spec.clusterIP")) for item in pod.services)}
+    names = {item.name for item in pod.services}
+    for log in current_logs(cluster):
+        item = cluster.item("Pod", log.source.namespace, log.pod)
+        client = Pod.of(item, cluster) if item is not None and item is not pod.item else None
+        if client is None or not _outside(client):
+            continue
+        found = [(x, m) for pattern in _WAS_RESET for x, m in log.matching(pattern, *_RESET, most=1000)]
+        lost = [
+            x
+            for x, m in found
+            if x.number > last_answered(log)
+            and (m["host"] in mine or addresses(m[0], names, pod.namespace, client.namespace))
+        ]
+        if len(lost) >= _FEWEST:
+            return client, lost[-1]
+    return None
+
+
+def _outside(client: Pod) -> bool:
+    called = f"{client.name} {' '.join(c.spec.image for c in client.containers)}"
+    return client.container(_PROXY) is None and not re.search(_SCRAPES, called)
+
+
+def _open_to(rule: Item, pod: Pod, port: int) -> Fix:
+    """A port that takes connections without TLS as well, of these pods alone."""
+    text = f"Let port {port} of {fixes.edited(pod)} take connections without TLS as well"
+    if dig(rule.raw, "spec.selector.matchLabels"):
+        level = {**table(dig(rule.raw, "spec.portLevelMtls")), str(port): {"mode": "PERMISSIVE"}}
+        return fixes.set_field(
+            rule, "/spec/portLevelMtls", level, f"{text} (PeerAuthentication/{rule.name})", owner="platform", op="add"
+        )
+    own = {key: value for key, value in lasting(pod.labels).items() if "istio.io/" not in key}
+    spec = {
+        "selector": {"matchLabels": own},
+        "mtls": {"mode": "STRICT"},
+        "portLevelMtls": {str(port): {"mode": "PERMISSIVE"}},
+    }
+    name = f"{fixes.edited(pod).rpartition('/')[2]}-plain"
+    made = fixes.create(rule.api_version, "PeerAuthentication", name, pod.namespace, spec=spec)
+    return fixes.platform(f"{text}, with a PeerAuthentication of its own", made)
 
 
 def _policies(pod: Pod, cluster: Cluster, space: str | None, name: str | None) -> Iterator[Item]:

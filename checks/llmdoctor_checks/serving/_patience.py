@@ -4,6 +4,7 @@ Sources: the directives of nginx, HAProxy, Apache and lighttpd, Envoy's route an
 controllers that are made of them, `interceptor/config/timeouts.go` of KEDA's HTTP add-on, `config.example.yaml` of llama-swap.
 """
 
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from kubectl_llmdoctor.api import (
     rows,
     say_seconds,
 )
+from llmdoctor_checks._routes import routes_to
 from llmdoctor_checks._told_where import prolonged, restart
 from llmdoctor_checks.serving._gateways import client_told, gave_up
 
@@ -240,6 +242,8 @@ def _by_its_words(line: Line, allowed: int, writer: Container | None, pod: Pod, 
     said = re.search(_BACKEND, text)
     if said is not None:
         return _of_haproxy(line, said["backend"], allowed, writer, pod)
+    if "nginx-gateway-fabric" in called and "upstream timed out (110:" in text:
+        return _of_fabric("proxy_send_timeout" if _SENDING in text else "proxy_read_timeout", allowed, pod, cluster)
     if directive := next((form for words, form in _DIRECTIVES if words in text), ""):
         path = re.search(_PATH, text)
         at = f" in the location of {path['path']}" if path else ""
@@ -373,6 +377,28 @@ def _of_envoy(text: str, allowed: int, called: str, writer: Container | None, li
     name = "stream_idle_timeout" if idle else "retry_policy.per_try_timeout" if per_try else "timeout"
     where = "the HTTP connection manager" if idle else f"the route{of}"
     return _in_file(f"Set {name}: {allowed}s in {where} of Envoy's configuration", writer, line)
+
+
+def _of_fabric(directive: str, allowed: int, pod: Pod, cluster: Cluster) -> Fix:
+    """A setting of NGINX Gateway Fabric, which writes nginx's configuration itself: a snippet for the rules of the route."""
+    routes = [route for one in (*pod.services, *pod.pools) for route in routes_to(one, cluster)]
+    text = f"Set {directive} {allowed}s; with a SnippetsFilter that the rules of "
+    if not routes:
+        return fixes.advice(f"{text}the HTTPRoute name as a filter (ExtensionRef)")
+    route = routes[0]
+    name, group = f"{route.name}-timeouts", "gateway.nginx.org"
+    spec = {"snippets": [{"context": "http.server.location", "value": f"{directive} {allowed}s;"}]}
+    ref = {"type": "ExtensionRef", "extensionRef": {"group": group, "kind": "SnippetsFilter", "name": name}}
+    named = [
+        {"op": "add", "path": f"/spec/rules/{n}/filters{'/-' if rule.get('filters') else ''}", "value": value}
+        for n, rule in enumerate(rows(route.raw, "spec.rules"))
+        for value in ([ref] if not rule.get("filters") else ref,)
+    ]
+    return fixes.advice(
+        f"{text}HTTPRoute/{route.name} name as a filter (with nginxGateway.snippetsFilters.enable=true in the values of its Helm chart)",
+        fixes.create(f"{group}/v1alpha1", "SnippetsFilter", name, route.namespace, spec=spec),
+        f"kubectl -n {route.namespace} patch httproute {route.name} --type=json -p {shlex.quote(json.dumps(named))}",
+    )
 
 
 def _in_file(summary: str, writer: Container | None, line: Line) -> Fix:

@@ -2,10 +2,11 @@
 
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from kubectl_llmdoctor.api import (
     Cluster,
+    Engine,
     Finding,
     Item,
     Line,
@@ -20,6 +21,7 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     logs_of,
     object_evidence,
+    pod_evidence,
     rows,
     told_by,
 )
@@ -44,6 +46,7 @@ from llmdoctor_checks.serving._policies import (
     selected,
 )
 from llmdoctor_checks.serving._policy_words import let_in, let_out, quote, sources
+from llmdoctor_checks.start._balancers import GATE
 
 #: Envoy's of what it asks over gRPC where to send a request, or whether (ext_proc: an endpoint picker); to whom it does not say.
 _OF_PICKER = ("ext_proc_error_gRPC_error_14", r"connection_timeout\b")
@@ -66,12 +69,44 @@ _TOLD = r"https?://([\w.-]{1,253})(?::(\d{1,5}))?"
 #: A line, and how it names whom its program asked.
 _Named = tuple[Line, re.Match[str]]
 
+#: What AWS' controller says of a target that does not answer a health check.
+_NO_ANSWER = "Target.Timeout"
+
 LITERALS = (*(words for words, _ in (*NOT_CONNECTED, NOT_CONNECTED_BY_PROXY, _OF_PICKER)), *UNANSWERED[0])
 
 
 def of_server(pod: Pod, cluster: Cluster, asker: Pod | None = None) -> Finding | None:
     """A client that says that it cannot connect to this pod, and which the policies of either do not let; `asker` alone, if given."""
     return _kept_out(pod, cluster, asker) or _kept_in(pod, cluster, asker)
+
+
+def of_balancer(pod: Pod, engines: Sequence[Engine], cluster: Cluster) -> Iterator[Finding]:
+    """A load balancer of AWS whose health check of a pod gets no answer, and policies that let no address outside of the cluster in."""
+    ours = policies(pod, cluster, "Ingress")
+    ports = sorted({port for engine in engines if isinstance(port := engine.value("port"), int)})
+    if not ours or not ports or cilium_ingress(pod, cluster):
+        return
+    peers = [(rule, rows(rule.get("from"))) for rule in rules(ours, "Ingress") if any(has_port(rule, p) for p in ports)]
+    if any(not listed or any("ipBlock" in one for one in listed) for _, listed in peers):
+        return
+    for condition in pod.status.conditions:
+        if not re.match(GATE, condition.type) or condition.status == "True" or condition.reason != _NO_ANSWER:
+            continue
+        names = " and ".join(item.name for item in ours)
+        yield Finding(
+            summary=f"No rule of {names} lets addresses outside of the cluster in to port {ports[0]} of {pod.name}: AWS' load balancer "
+            "gets no answer when it asks for its health, and the pod waits for that to become ready.",
+            evidence=(
+                pod_evidence(pod, f"status.conditions[{condition.type}]", f"{_NO_ANSWER}: {condition.message}"),
+                *(quote(item, "ingress") for item in ours),
+            ),
+            explains=("not-ready", "rollout-stuck", "http-5xx"),
+            fix=fixes.platform(
+                f"Let the subnets of the load balancer (ipBlock) in to port {ports[0]} in NetworkPolicy/{ours[0].name}",
+                f"kubectl -n {ours[0].namespace} edit networkpolicy {ours[0].name}",
+            ),
+        )
+        return
 
 
 def of_client(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
@@ -103,7 +138,7 @@ def _kept_out(pod: Pod, cluster: Cluster, asker: Pod | None) -> Finding | None:
     for client, log, said, unanswered in _cut_from(cluster):
         if client.name == pod.name or (asker is not None and client.item is not asker.item):
             continue
-        line = next((x for x, named in said if _meant(named, pod, client)), None)
+        line = next((x for x, named in said if _meant(named, pod, client) and not _answered_by(pod, x)), None)
         line = line or (_no_picker(log) if picker else _nameless(log, pod, client))
         late = _unanswered(log, unanswered, pod, client) if line is None else None
         line = line or late
@@ -299,6 +334,12 @@ def _unanswered(log: Log, late: list[_Named], pod: Pod, client: Pod) -> Line | N
         return None
     asked = _prints(pod)
     return last if asked and not any(client.status.pod_ip in found for found in asked.values()) else None
+
+
+def _answered_by(pod: Pod, line: Line) -> bool:
+    """Whether a proxy names the pod's address later, beside a success: not every network plugin heeds policies."""
+    address = rf"(?<![\d.]){re.escape(pod.status.pod_ip or '?')}:\d"
+    return any(x.number > line.number and re.search(address, x.text[:4000]) for x in line.log.find(" 200"))
 
 
 def _late(log: Log) -> Iterator[_Named]:

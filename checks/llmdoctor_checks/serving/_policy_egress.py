@@ -26,6 +26,7 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks._connections import DNS_SILENT, NOT_CONNECTED, NOT_CONNECTED_OUTSIDE, URL
 from llmdoctor_checks._consequences import FAILED_START
+from llmdoctor_checks._unreached import last_answered
 from llmdoctor_checks.serving._policies import (
     cilium_egress,
     cilium_leads_outside,
@@ -81,6 +82,9 @@ _BY_VARIABLE = (
     (r"Failed to connect to etcd server with config", "ETCD_ENDPOINTS"),
 )
 _NAMELESS = ("Failed to connect to NATS", "Failed to connect to etcd server")
+
+#: One name that is unknown may be a moment's.
+_FEWEST_NAMES = 2
 
 #: Behind so many lines a program did without, or asked again.
 _LAST = 40
@@ -218,10 +222,19 @@ def _answered_since(line: Line, service: Item, pod: Pod) -> bool:
 
 
 def _to_dns(pod: Pod, rule: dict[str, Any]) -> bool:
-    """Whether a rule lets a pod ask for names; one to pods of its own namespace doesn't, as the cluster's DNS is in another."""
+    """Whether a rule lets a pod ask for names; one to pods of namespaces in which the cluster's DNS is not doesn't."""
     peers = rows(rule.get("to"))
-    own = bool(peers) and all("podSelector" in peer and "namespaceSelector" not in peer for peer in peers)
-    return has_port(rule, 53, "UDP") and (not own or pod.namespace in _DNS_SPACES)
+    return has_port(rule, 53, "UDP") and (not peers or any(_of_dns(pod, peer) for peer in peers))
+
+
+def _of_dns(pod: Pod, peer: dict[str, Any]) -> bool:
+    """Whether the cluster's DNS may be one of these peers: those of a namespace by its name, of the pod's own where none is named."""
+    if "ipBlock" in peer:
+        return True
+    if "namespaceSelector" not in peer:
+        return pod.namespace in _DNS_SPACES
+    named = dig(peer, "namespaceSelector.matchLabels") or {}
+    return named.get("kubernetes.io/metadata.name", _DNS_SPACES[0]) in _DNS_SPACES
 
 
 def dns(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
@@ -244,6 +257,27 @@ def dns(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
             explains=("model-registry-failed", "hf-unreachable", "multinode-discovery", *FAILED_START),
             fix=let_outside(found[0], ["DNS (port 53)"]),
             order=line.order,
+        )
+        return
+
+
+def names_of_a_client(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
+    """A client that goes on, while each name that it asks for is unknown: no policy lets it out to DNS."""
+    found = policies(pod, cluster, "Egress")
+    if not found or any(_to_dns(pod, rule) for rule in rules(found, "Egress")):
+        return
+    for log in (log for log in logs if not log.previous):
+        said = [line for line in log.find(*DNS_SILENT) if line.number > last_answered(log)]
+        if len(said) < _FEWEST_NAMES:
+            continue
+        names = " and ".join(item.name for item in found)
+        yield Finding(
+            summary=f"NetworkPolicy {names} keeps {pod.name} from DNS (port 53): no name resolves, and it reaches nobody whom it asks by "
+            "one.",
+            evidence=(log_evidence(said[-1]), *(quote(item, "egress") for item in found)),
+            explains=("http-5xx",),
+            fix=let_outside(found[0], ["DNS (port 53)"]),
+            order=said[-1].order,
         )
         return
 

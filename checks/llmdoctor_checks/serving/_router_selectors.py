@@ -1,9 +1,10 @@
 """Routers that look for their servers by labels which no pod has, while there is one that they could send to: those of vLLM's production
-stack, SGLang and vLLM.
+stack, SGLang and vLLM; and frontends of Dynamo that look in another of its namespaces (`push_router.rs`).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
@@ -32,7 +33,11 @@ LITERALS = (
     "No available prefill",
     "No available decode",
 )
+NO_INSTANCE = "no instances found for endpoint"
 _FOUND = ("Discovered new serving engine", "Added worker", "Successfully added worker", "Adding pod")
+
+#: By which Dynamo's processes find each other, and its workers.
+_SPACE, _PREFIX, _WORKER = "DYN_NAMESPACE", "DYN_NAMESPACE_PREFIX", r"\bdynamo\.(?:vllm|sglang|trtllm|mocker)\b"
 
 
 def finds_nobody(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
@@ -53,6 +58,46 @@ def finds_nobody(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Find
                 continue
             yield _finding(container, written, labels, servers, said)
             return
+
+
+def other_dynamo_namespace(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
+    """A frontend of Dynamo that finds no worker, as all that run beside it are in another namespace of Dynamo's own."""
+    for container in pod.containers:
+        told, log = container.env.get(_SPACE), container.own_log(logs)
+        line = log.last(NO_INSTANCE) if log is not None else None
+        if told is None or not told.value or line is None or line.number < last_answered(line.log):
+            continue
+        if "dynamo.frontend" not in " ".join(container.spec.argv):
+            continue
+        workers = [
+            (one, given.value)
+            for item in cluster.items("Pod", pod.namespace)
+            for one in Pod.of(item, cluster).containers
+            if re.search(_WORKER, " ".join(one.spec.argv)[:8000])
+            and (given := one.env.get(_SPACE)) is not None
+            and given.value
+        ]
+        theirs = sorted({value for _, value in workers if value})
+        if not theirs or told.value in theirs or _PREFIX in container.env:
+            continue
+        worker = workers[0][0]
+        text = f"Set {_SPACE} of {fixes.edited(pod)} to {theirs[0]}, as its workers have it"
+        yield Finding(
+            severity="warning",
+            summary=f"{container.name} looks for workers in Dynamo's namespace {told.value}, and {worker.pod.name} is in "
+            f"{' and '.join(theirs)}: it finds none, and requests fail.",
+            evidence=(
+                log_evidence(line),
+                pod_evidence(container, f"env[{_SPACE}]", told.value),
+                pod_evidence(worker, f"env[{_SPACE}]", theirs[0]),
+            ),
+            explains=("http-5xx", "multinode-discovery"),
+            fix=fixes.set_env(container, _SPACE, theirs[0], text)
+            if len(theirs) == 1
+            else fixes.advice(f"Have {_SPACE} of {fixes.edited(pod)} be that of its workers"),
+            order=line.order,
+        )
+        return
 
 
 def _says_so(container: Container, logs: Logs | None) -> Line | None:

@@ -45,6 +45,9 @@ _NOT_THERE = ("BackendNotFound", "RefNotPermitted")
 
 _POOL = "InferencePool"
 
+#: Why KServe's LLMInferenceService makes no route (`router_discovery`): what it refers to is not there, or not as it wants it.
+_REFS = "RefsInvalid"
+
 #: Controllers that know pools once that is switched on, and how: Istio from 1.27 on, kgateway from 2.0, agentgateway.
 _KNOWS_POOLS = {
     "istio.io/gateway-controller": "ENABLE_GATEWAY_API_INFERENCE_EXTENSION=true in the environment of istiod (pilot.env of its Helm chart)",
@@ -148,6 +151,38 @@ def unfilled(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]
                 ),
             )
             return
+
+
+def unjoined(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
+    """A LLMInferenceService of KServe that makes no route to its pods, as a gateway, route or pool that it names is not there."""
+    if pod.labels.get("app.kubernetes.io/part-of") != "llminferenceservice" or answers(pod, logs):
+        return
+    made_of = cluster.item("LLMInferenceService", pod.namespace, pod.labels.get("app.kubernetes.io/name", ""))
+    said = [one for one in made_of.conditions if one.status == "False" and one.reason == _REFS] if made_of else []
+    if made_of is None or not said:
+        return
+    refs = rows(made_of.raw, "spec.router.gateway.refs")
+    missed = [ref for ref in refs if f"{ref.get('namespace')}/{ref.get('name')} does not exist" in said[0].message]
+    there = list(cluster.items("Gateway")) if missed else []
+    right = [{"name": one.name, "namespace": one.namespace} for one in there]
+    text = f"Name a gateway that is there in spec.router.gateway.refs of LLMInferenceService/{made_of.name}, or make that one"
+    command = f"kubectl -n {made_of.namespace} describe llminferenceservice {made_of.name}"
+    yield Finding(
+        severity="warning",
+        summary=f"LLMInferenceService {made_of.name} makes no route: {sentence(said[0].message)} {pod.name} gets no requests through it.",
+        evidence=(condition_evidence(made_of, said[0]),),
+        explains=("rollout-stuck",),
+        fix=fixes.set_field(
+            made_of,
+            "/spec/router/gateway/refs",
+            right,
+            f"Name gateway {right[0]['namespace']}/{right[0]['name']}, which there is, in LLMInferenceService/{made_of.name}",
+        )
+        if len(right) == len(refs) == 1
+        else fixes.advice(text, "kubectl get gateways -A")
+        if missed
+        else fixes.advice(f"Correct what its controller names in LLMInferenceService/{made_of.name}", command),
+    )
 
 
 def _accepted(pool: Item) -> bool:

@@ -40,7 +40,7 @@ def unmatched(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding
     """The first such destination of one of the pod's Services; a risk where another leads to the pod, or it is asked all the same."""
     for service in pod.services:
         rules = [item for item in cluster.items("DestinationRule") if is_for(item, service)]
-        sent = list(_destinations(service, cluster))
+        sent = list(sent_to(service, cluster))
         wrong = [(one, found) for one in sent if (found := _wrong(one[2], rules, pod, cluster)) is not None]
         for (item, at, subset), (why, evidence, fix) in wrong[:1]:
             said = _said(service, subset, cluster)
@@ -57,7 +57,7 @@ def unmatched(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding
             return
 
 
-def _destinations(service: Item, cluster: Cluster) -> Iterator[tuple[Item, str, str]]:
+def sent_to(service: Item, cluster: Cluster) -> Iterator[tuple[Item, str, str]]:
     """Where routes name a Service, and its subset, or ''."""
     for item in cluster.items("VirtualService"):
         for n, rule in enumerate(rows(item.raw, "spec.http")):

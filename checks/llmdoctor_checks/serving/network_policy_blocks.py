@@ -24,7 +24,7 @@ _NO_HEAD = ("Waiting for GCS to be ready", "Failed to connect to GCS", "Unable t
         *_policy_egress.LITERALS,
         *_policy_clients.LITERALS,
         _policy_webhooks.CALLING,
-        _mesh_policies.DENIED,
+        *_mesh_policies.LITERALS,
     ),
 )
 def network_policy_blocks(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
@@ -41,7 +41,9 @@ def network_policy_blocks(pod: Pod, subject: Subject, cluster: Cluster, logs: Lo
     A rule to `namespaceSelector: {}` leads to every pod of the cluster and to no address outside of it: a script that installs
     packages at each start ends there, too.
 
-    An AuthorizationPolicy of Istio has the server's own proxy answer 403 to whom no rule of those that allow names.
+    An AuthorizationPolicy of Istio has the server's own proxy answer 403 to whom no rule of those that allow names, and a
+    PeerAuthentication with the mode STRICT has it cut off clients outside of the mesh, which speak no mTLS. AWS' load balancers are no
+    pods: they ask for a pod's health from addresses of their subnets.
 
     Policies add up: what one forbids another may allow, Cilium's included. They do not bind pods on the host's network.
 
@@ -57,8 +59,10 @@ def network_policy_blocks(pod: Pod, subject: Subject, cluster: Cluster, logs: Lo
     if pod.spec.host_network or pod.log_only or any(next(cluster.items(k), None) for k in _FOREIGN):
         return
     engines = subject.engines(pod)
+    yield from _policy_clients.of_balancer(pod, engines, cluster)
     if pod.ready:
         yield from _mesh_policies.denied(pod, cluster, logs)
+        yield from _mesh_policies.plain(pod, engines, cluster, logs)
     yield from _policy_egress.outside(pod, engines, cluster, logs)
     if pod.ready and (found := _policy_clients.of_server(pod, cluster)) is not None:
         yield found
@@ -67,6 +71,7 @@ def network_policy_blocks(pod: Pod, subject: Subject, cluster: Cluster, logs: Lo
     cilium = any(next(cluster.items(kind), None) for kind in CILIUM)
     if pod.ready and logs is not None and pod.exists and not engines and not cilium:
         yield from _policy_egress.services(pod, cluster, logs)
+        yield from _policy_egress.names_of_a_client(pod, cluster, logs)
     if pod.ready and not engines and not cilium:
         yield from _policy_webhooks.of_webhook(pod, cluster)
     if pod.ready and logs is not None and not cilium:

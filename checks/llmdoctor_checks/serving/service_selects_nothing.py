@@ -39,6 +39,7 @@ from llmdoctor_checks.serving import (
     _by_proxy,
     _classes,
     _databases,
+    _entrances,
     _misnamed,
     _no_server,
     _pickers,
@@ -49,7 +50,7 @@ from llmdoctor_checks.serving._beside import NO_HOST, beside
 from llmdoctor_checks.serving._exposure import leads, matches
 from llmdoctor_checks.serving._mixed import NOT_SERVED, mixed, mixed_when_applied
 from llmdoctor_checks.serving._pickers import NO_CANDIDATES, refused_by
-from llmdoctor_checks.serving._routes import SUFFIX, unfilled, unmade, unrouted
+from llmdoctor_checks.serving._routes import SUFFIX, unfilled, unjoined, unmade, unrouted
 from llmdoctor_checks.serving._strangers import REFUSED, strangers
 from llmdoctor_checks.start import _aibrix
 from llmdoctor_checks.start._init_containers import NOT_STARTED
@@ -79,8 +80,10 @@ _LIKE, _ITS_OWN = 3, r"hash|pod-name|pod-index|revision|version|role"
         *_no_server.LITERALS,
         *_misnamed.LITERALS,
         *_router_selectors.LITERALS,
+        _router_selectors.NO_INSTANCE,
         *_subsets.LITERALS,
         _classes.IGNORED,
+        _entrances.UNKNOWN_HOST,
         *_by_proxy.LITERALS,
         *_unreached.LITERALS,
     ),
@@ -98,14 +101,17 @@ def service_selects_nothing(
     in manifests where an Ingress, a route or a load balancer leads to it, and a note where one may be had instead of the other. And so
     does a pool without pods beside the server's own in one rule of a route.
 
-    A route of the Gateway API says in its status whether its gateway takes it: `ResolvedRefs` is False where it finds no backend of that
-    kind, group and namespace, or is not allowed to send to another namespace, and `Accepted` is False where no listener is for it.
-    Requests are then answered with 404 or 500, whatever the pods do. So they are where an Ingress or a route (of the Gateway API, Istio,
-    Contour or Traefik) names a Service that nobody made, or a subset that no DestinationRule defines or whose labels no pod has, or where
-    a route that an operator made for a pool (KServe's LLMInferenceService) names no backend, or where the endpoint picker of a pool is a
-    Service that nobody made. AIBrix' gateway finds the servers of a model by the label `model.aibrix.ai/name` of their pods, and refuses
-    requests for one that no pod has, and the routers of SGLang and of vLLM's production stack find their servers by labels that they are
-    told. An Ingress of a class that no controller has, or of which its controller makes no load balancer, leads nowhere.
+    A route of the Gateway API says in its status whether its gateway takes it: `ResolvedRefs` is False where it finds no
+    backend of that kind, group and namespace, or is not allowed to send to another namespace, and `Accepted` is False where no
+    listener is for it. Requests are then answered with 404 or 500, whatever the pods do. So they are where an Ingress or a
+    route (of the Gateway API, Istio, Contour or Traefik) names a Service that nobody made, or a subset that no DestinationRule
+    defines or whose labels no pod has, or where a route that an operator made for a pool (KServe's LLMInferenceService) names
+    no backend, or where the endpoint picker of a pool is a Service that nobody made. AIBrix' gateway finds the servers of a
+    model by the label `model.aibrix.ai/name` of their pods, and refuses requests for one that no pod has, and the routers of
+    SGLang and of vLLM's production stack find their servers by labels that they are told; Dynamo's frontend finds its workers
+    by `DYN_NAMESPACE`. A VirtualService of Istio whose Gateway is in another namespace than it says, or is for other hosts,
+    leads nowhere, and so does one for another host than the one that clients ask for. An Ingress of a class that no controller
+    has, or of which its controller makes no load balancer, leads nowhere.
 
     Seen from a client or a gateway whose log says that it does not reach its server: there is no Service of the name that it asks (a
     short name means the own namespace), the Service has no pods (a selector that fits none, a workload scaled to 0), or it asks
@@ -139,10 +145,13 @@ def service_selects_nothing(
         yield from _unpicked(pod, cluster)
         yield from _picks_nobody(pod, cluster)
         yield from _router_selectors.finds_nobody(pod, cluster, logs)
+        yield from _router_selectors.other_dynamo_namespace(pod, cluster, logs)
         yield from _subsets.unmatched(pod, cluster, logs)
+        yield from _entrances.unentered(pod, cluster, logs)
         yield from _pickers.unmade(pod, cluster, logs)
         yield from unrouted(pod, cluster, logs)
         yield from unfilled(pod, cluster, logs)
+        yield from unjoined(pod, cluster, logs)
         yield from _misnamed.misnamed(pod, cluster, logs)
         yield from _classes.unserved(pod, cluster, logs)
         yield from unmade(pod, cluster, logs)

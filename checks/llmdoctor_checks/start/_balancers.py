@@ -44,7 +44,7 @@ _ASKED = expression(
 _FEWEST = 2
 
 #: The readiness gates of AWS' load balancer controller, and how it says that the answer was no success.
-_GATE, _MISMATCH = r"target-health\.(?:elbv2\.k8s|alb\.ingress\.k8s)\.aws/", "Target.ResponseCodeMismatch"
+GATE, _MISMATCH = r"target-health\.(?:elbv2\.k8s|alb\.ingress\.k8s)\.aws/", "Target.ResponseCodeMismatch"
 _CODES = r"with these codes: \[(\d{3})"
 
 _ALB = "alb.ingress.kubernetes.io/healthcheck-path"
@@ -78,7 +78,7 @@ def refused_balancer(pod: Pod, engine: Engine, health: str, logs: Logs | None) -
 def _by_gate(pod: Pod, engine: Engine, health: str) -> Iterator[Finding]:
     """What AWS' controller says of a pod that waits for its load balancer."""
     for condition in pod.status.conditions:
-        if not re.match(_GATE, condition.type) or condition.status == "True" or condition.reason != _MISMATCH:
+        if not re.match(GATE, condition.type) or condition.status == "True" or condition.reason != _MISMATCH:
             continue
         code = re.search(_CODES, condition.message or "")
         answer = f" with {code[1]}" if code else ""
@@ -150,7 +150,7 @@ def _path(item: Item, pointer: str) -> Iterator[tuple[Item, str, str]]:
 def asked_elsewhere(pod: Pod, engine: Engine) -> Iterator[Finding]:
     """A health check of AWS' that fails, and is told a port at which the server does not listen."""
     port = engine.value("port")
-    failing = [c for c in pod.status.conditions if re.match(_GATE, c.type) and c.status != "True"]
+    failing = [c for c in pod.status.conditions if re.match(GATE, c.type) and c.status != "True"]
     for item in (one.item for service in pod.services for one in ways_to(service, pod.cluster)) if failing else ():
         told = item.annotations.get(_ALB_PORT, "")
         by_node = item.annotations.get("alb.ingress.kubernetes.io/target-type", "instance") != "ip"

@@ -288,7 +288,7 @@ def _cuts_probes(pod: Pod, proxy: Container, events: Events | None) -> Iterator[
     """
     if proxy.name != "istio-proxy" or not proxy.status.ready or any(key in pod.annotations for key in _PAST_PORTS):
         return
-    rule = _of_mtls(pod)
+    rule = of_mtls(pod)
     if rule and dig(rule.raw, "spec.mtls.mode") != "STRICT":
         return
     mine = [e for e in events.of("Unhealthy", kind="Pod") if e.name == pod.name] if events else []
@@ -348,7 +348,7 @@ def taken_for_http(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
     )
 
 
-def _of_mtls(pod: Pod) -> Item | None:
+def of_mtls(pod: Pod) -> Item | None:
     """The narrowest PeerAuthentication that says of a pod whether plain connections are taken: its own, its namespace's, the mesh's."""
     found = []
     for rule in pod.cluster.items("PeerAuthentication"):

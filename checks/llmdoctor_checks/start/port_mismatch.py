@@ -46,7 +46,7 @@ from llmdoctor_checks._listening import port_evidence
 from llmdoctor_checks._services import target_ports
 from llmdoctor_checks.start._apache_tls import FAILED, apache_speaks_tls
 from llmdoctor_checks.start._balancers import asked_elsewhere
-from llmdoctor_checks.start._client_tls import NO_TLS, client_with_tls
+from llmdoctor_checks.start._client_tls import NO_GRPC, NO_TLS, client_with_grpc, client_with_tls
 from llmdoctor_checks.start._mesh import PROXIES
 from llmdoctor_checks.start._picker_ports import NOT_ASKED, picker_elsewhere
 from llmdoctor_checks.start._picker_tls import picker_with_tls
@@ -114,6 +114,7 @@ _LOOPBACK = r"127\.[\d.]+|localhost|\[::1\]"
         NO_HTTP,
         FAILED,
         *NO_TLS,
+        NO_GRPC,
         *_unreached.LITERALS,
     ),
 )
@@ -158,6 +159,7 @@ def port_mismatch(pod: Pod, subject: Subject, logs: Logs | None, events: Events 
             yield from _by_probe(pod, container, logs)
     yield from _with_tls(pod, subject, logs)
     yield from client_with_tls(pod, logs)
+    yield from client_with_grpc(pod, logs)
     yield from apache_speaks_tls(pod, logs)
     astray = [*_links.broken(pod, pod.cluster, "port-mismatch")]
     yield from astray or _links.told_no_such_port(pod, pod.cluster, logs)
