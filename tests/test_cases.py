@@ -52,6 +52,23 @@ def test_a_command_names_the_server_that_a_client_asks() -> None:
     assert fix.commands[-1] == "kubectl -n serving exec ollama-0 -c ollama -- ollama pull qwen3:8b"
 
 
+@pytest.mark.parametrize(
+    ("case", "last"),
+    [
+        ("dra-claim-pending/fires_devices_that_share_no_root", "kubectl -n llm delete pod qwen-dfd7955-29p8s"),
+        ("dra-claim-pending/fires_more_devices_than_a_node_has", "kubectl -n llm patch deployment/vllm"),
+        ("dra-claim-pending/fires_constraint_of_a_claim_of_its_own", "echo "),
+        ("node-selector-mismatch/fires_selector_of_a_runtime_class", "kubectl -n llm delete pod"),
+    ],
+)
+def test_a_pod_that_keeps_what_it_was_made_with_is_made_again(case: str, last: str) -> None:
+    """What admission wrote into a pod, and the claim that was made for it, do not follow what they were taken from."""
+    report = diagnose_case(load_case((CASES / case).with_suffix(".yaml")))
+
+    (fix, *_) = report.targets[0].findings[0].fixes
+    assert fix.commands[-1].startswith(last)
+
+
 #: What is said of one thing as of many, a name that was not filled in, and an alternative called one twice.
 _SLIP = re.compile(
     r"(?<![\w.-])(?<!of )1 (?:(?:other|more|free) )?(?:GPUs|nodes|pods|replicas|requests|times|tokens|devices)\b"

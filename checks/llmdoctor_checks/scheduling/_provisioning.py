@@ -197,7 +197,8 @@ def other_class(pod: Pod, claim: VolumeClaim) -> Fix:
     """Another class in place of one that does not exist."""
     many = not {"ReadWriteOnce", "ReadWriteOncePod"}.intersection(claim.modes)
     names = [item.name for item in _usable(pod.cluster, many=many)]
-    none = "none that many nodes can mount" if next(pod.cluster.items("StorageClass"), None) else ""
+    unfit = "none that many nodes can mount" if many else "none whose driver is installed"
+    none = unfit if next(pod.cluster.items("StorageClass"), None) else ""
     have = f" ({found})" if (found := ", ".join(sorted(names)) or none) else ""
     text = f"Recreate the claim with a storage class that exists{have}, or create {claim.storage_class}"
     if names:
@@ -372,15 +373,36 @@ def withheld(pod: Pod, claim: VolumeClaim, describe: str) -> Fix:
     """What to do about a claim that goes or has lost its volume, with whatever lies there."""
     if claim.phase == "Lost":
         return fixes.platform(
-            f"Make PersistentVolume {claim.volume} again for the disk or share that it stood for, with claimRef to {claim.name}, which is "
-            "bound to it then; a new claim is empty",
+            f"Make PersistentVolume {claim.volume} again for the disk or share that it stood for, with claimRef to {claim.name} and "
+            f"its uid ({claim.get('metadata.uid') or 'metadata.uid'}), which is bound to it then, and without the uid is not; a new claim "
+            "is empty",
             describe,
         )
-    return fixes.advice(
-        f"Save what is on {claim.name}, which goes as soon as no pod uses it; then create it again, or name another claim in "
-        f"{fixes.edited(pod)}",
-        describe,
+    volume = pod.cluster.item("PersistentVolume", "", claim.volume) if claim.volume else None
+    retained = volume is not None and dig(volume.raw, "spec.persistentVolumeReclaimPolicy") == "Retain"
+    kept = [one for one in words(claim.item.raw, "metadata.finalizers") if one != _IN_USE] if claim.item else []
+    going = f"Let {claim.name} go: it does so" if retained else f"Save what is on {claim.name}, which goes"
+    text = f"{going} as soon as no pod uses it"
+    if kept:
+        text += f" and its finalizer {', '.join(kept)} is off (which what set it takes away; if that is gone for good, a patch)"
+    text += "; then create it again"
+    if retained:
+        text += f" with volumeName {claim.volume}, which keeps what is on it (Retain), without the uid in that one's claimRef"
+    left = f'["{_IN_USE}"]' if claim.item and _IN_USE in words(claim.item.raw, "metadata.finalizers") else "null"
+    freed = (
+        f'kubectl -n {pod.namespace} patch pvc {claim.name} --type=merge -p \'{{"metadata":{{"finalizers":{left}}}}}\''
     )
+    again = f'kubectl patch pv {claim.volume} --type=json -p \'[{{"op":"remove","path":"/spec/claimRef/uid"}}]\''
+    return fixes.advice(
+        f"{text}, or name another claim in {fixes.edited(pod)}",
+        describe,
+        *([freed] if kept else []),
+        *([again] if retained else []),
+    )
+
+
+#: With this Kubernetes keeps a claim that pods use.
+_IN_USE = "kubernetes.io/pvc-protection"
 
 
 def _unmatched(pod: Pod, claim: VolumeClaim, describe: str) -> Iterator[Fix]:
@@ -502,7 +524,13 @@ def _recreated(pod: Pod, claim: VolumeClaim, text: str, changed: dict[str, Any])
     top = top_of(pod.item, pod.cluster)
     names = [dig(row, "metadata.name") for row in rows(top.raw, "spec.volumeClaimTemplates")] if top else []
     if top and claim.name in [f"{name}-{pod.name}" for name in names]:
-        return fixes.advice(f"{text}, in volumeClaimTemplates of {top.ref} as well, which must be recreated for it")
+        return fixes.advice(
+            f"{text} (the claim is of volumeClaimTemplates of {top.ref}, which only a new one changes: delete that without its pods, "
+            "the claim and this pod, and apply it again with the change)",
+            f"kubectl -n {pod.namespace} delete {top.resource} {top.name} --cascade=orphan",
+            f"kubectl -n {pod.namespace} delete pvc {claim.name} --wait=false",
+            f"kubectl -n {pod.namespace} delete pod {pod.name}",
+        )
     for index, volume in enumerate(pod.spec.volumes):
         if volume.ephemeral and claim.name == f"{pod.name}-{volume.name}":  # made with each pod
             at = f"/volumes/{index}/ephemeral/volumeClaimTemplate/spec"

@@ -14,11 +14,13 @@ from kubectl_llmdoctor.api import (
     Container,
     Fix,
     Holder,
+    Item,
     Mismatch,
     Node,
     NodeVerdict,
     Patch,
     Pending,
+    Pod,
     Reason,
     Workload,
     count_of,
@@ -395,7 +397,8 @@ def _where_it_stands(pending: Pending, node: Node, unmet: list[Mismatch]) -> Fix
     kind = pod.cluster.item("RuntimeClass", "", name) if name else None
     if kind and keys <= table(dig(kind.raw, "scheduling.nodeSelector")).keys():
         text = f"Have RuntimeClass {kind.name} select what nodes have: it puts {shown} into the pods that name it"
-        return fixes.patch_object(
+        return _made_again(
+            pod,
             kind,
             text,
             [
@@ -403,7 +406,6 @@ def _where_it_stands(pending: Pending, node: Node, unmet: list[Mismatch]) -> Fix
                 | ({} if value is None else {"value": value})
                 for key, value in have.items()
             ],
-            owner="platform",
         )
     space = pod.cluster.item("Namespace", "", pod.namespace)
     notes = table(dig(space.raw, "metadata.annotations")) if space else {}
@@ -413,8 +415,17 @@ def _where_it_stands(pending: Pending, node: Node, unmet: list[Mismatch]) -> Fix
             left = {key: value for key, value in (pairs | have).items() if value is not None}
             text = f"Have the annotation {note} of namespace {space.name} select what nodes have: it puts {shown} into its pods"
             value = ",".join(f"{key}={value}" for key, value in left.items())
-            return fixes.set_field(space, f"/metadata/annotations/{escaped(note)}", value, text, owner="platform")
+            at = f"/metadata/annotations/{escaped(note)}"
+            return _made_again(pod, space, text, [{"op": "replace", "path": at, "value": value}])
     return None
+
+
+def _made_again(pod: Pod, item: Item, text: str, operations: list[Json]) -> Fix:
+    """Another selector in what admission takes it from, and the pod anew: one that exists keeps what it was made with."""
+    fix = fixes.patch_object(
+        item, f"{text}, and delete the pod, which keeps it{fixes.lone(pod)}", operations, owner="platform"
+    )
+    return msgspec.structs.replace(fix, commands=(*fix.commands, f"kubectl -n {pod.namespace} delete pod {pod.name}"))
 
 
 def _ports(stop: Stop) -> Iterator[Change]:
@@ -530,8 +541,13 @@ def _round(resource: str, amount: int) -> str | None:
 
 def _occupied(stop: Stop) -> Iterator[Change]:
     """GPUs that others have: theirs, or fewer."""
-    yield from _free(stop, {r.resource: r.asked - (r.free or 0) for r in stop.reasons})
+    yield from freeing(stop)
     yield from fewer(stop)
+
+
+def freeing(stop: Stop) -> Iterator[Change]:
+    """What others have of that which is short."""
+    yield from _free(stop, {r.resource: r.asked - (r.free or 0) for r in stop.reasons})
 
 
 def fewer(stop: Stop) -> Iterator[Change]:

@@ -2,8 +2,10 @@
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
+
+import msgspec
 
 from kubectl_llmdoctor.api import (
     Event,
@@ -26,6 +28,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     rows,
     say_seconds,
+    table,
 )
 from llmdoctor_checks.scheduling._admission import let_made, unmade_plugin
 from llmdoctor_checks.scheduling._claims import DeviceClaim, device_claims
@@ -119,6 +122,8 @@ def _refused(pending: Pending, found: Cause, claims: list[DeviceClaim]) -> Itera
     ways = [*_released(kept), *let_in(without, known=known), *([let_made(unmade)] if unmade else [])]
     if elsewhere:
         ways = [_own_claim(pending, open_)]
+    elif older := next((c for c in open_ if _of_older_template(pending.pod, c)), None):
+        ways = [_with_newer_claim(pending.pod, older)]
     elif special:
         ways = [*ways, *special[1]]
     elif not unmade:
@@ -138,7 +143,7 @@ def _of_its_devices(
     if apart := list(dict.fromkeys(name for r in found.reasons for name in r.constraints)):
         what = ", ".join(apart)
         return f"{none}enough devices are free, but not with the {what} that it demands.", [
-            _unconstrained(claims, what)
+            _unconstrained(pending.pod, claims, apart)
         ]
     if partial := [v for v in found.verdicts if any(r.partial_pools for r in found.on(v))]:
         told = f"{none}{_incomplete(partial)}, and the scheduler takes nothing from such a pool."
@@ -149,7 +154,7 @@ def _of_its_devices(
             told = f"It asks for {asked} {found.resource}, which DRA serves here, and no node has more than {most}."
             return told, [_fewer_of(pending, found.resource, most)]
         told = f"Its claim {names} asks for {asked} devices on one node, and no node has more than {most} such."
-        return told, [_fewer_devices(requests, asked, most)]
+        return told, [_fewer_devices(pending, requests, asked, most)]
     if tainted := [v for v in found.verdicts if any(_tainted(r) for r in found.on(v))]:
         reasons = [r for v in tainted for r in found.on(v)]
         taints = ", ".join(dict.fromkeys(t for r in reasons for t in r.device_taints))
@@ -183,16 +188,99 @@ def _beyond_any_node(found: Cause) -> list[Reason]:
     return beyond if len(beyond) == len(reasons) and any(r.allocatable for r in beyond) else []
 
 
-def _fewer_devices(requests: list[tuple[DeviceClaim, dict[str, Any]]], asked: int, most: int) -> Fix:
+def _fewer_devices(pending: Pending, requests: list[tuple[DeviceClaim, dict[str, Any]]], asked: int, most: int) -> Fix:
     """As many devices as the largest node has, or another node."""
     claim = next((c for c, r in requests if r.get("count") == asked), None)
     kind = "ResourceClaimTemplate" if claim and claim.template else "ResourceClaim"
     where = f" of {kind} {claim.template or claim.claim}" if claim else ""
-    return fixes.advice(
-        f"Ask for {count_of(most, 'device')} instead of {asked} in the request{where} (count; its spec is not changed but made anew), and "
-        f"tell the engine as many (tensor parallel size), if the model fits on them; or bring nodes with {asked}",
+    engines = pending.subject.engines(pending.pod)
+    engine = next((one for one in engines if one.value("tensor_parallel_size") == asked), None)
+    count = pending.subject.sizing(engine).splits(most) if engine else most
+    text = (
+        f"Ask for {count_of(count, 'device')} instead of {asked} in the request{where} (count; {_anew(kind)}), and "
+        f"tell the engine as many (tensor parallel size), if the model fits on them; or bring nodes with {asked}"
+    )
+    told = fixes.replaced_flag(engine, "tensor_parallel_size", str(count)) if engine else []
+    then = fixes.patch(pending.pod, "", told).commands if told else ()
+
+    def fewer(request: dict[str, Any]) -> dict[str, Any]:
+        return {**request, "count": count} if request.get("count") == asked else request
+
+    return _of_other_requests(pending.pod, claim, text, fewer, then=then) or fixes.advice(
+        text,
         "kubectl get resourceslices -o custom-columns=NODE:.spec.nodeName,DRIVER:.spec.driver,DEVICES:.spec.devices[*].name",
     )
+
+
+def _anew(kind: str) -> str:
+    """How it is changed: the API server changes the spec of neither, and no claim that exists follows its template."""
+    told = "its spec is not changed but made anew"
+    return f"{told}, and so is a pod whose claim is of the old one" if kind == "ResourceClaimTemplate" else told
+
+
+def _of_other_requests(
+    pod: Pod,
+    claim: DeviceClaim | None,
+    text: str,
+    change: Callable[[dict[str, Any]], dict[str, Any]],
+    *,
+    then: tuple[str, ...] = (),
+) -> Fix | None:
+    """The claim or its template made anew with other requests; `then` replaces the pod, which is deleted else."""
+
+    def changed(request: dict[str, Any]) -> dict[str, Any]:
+        if options := rows(request, "firstAvailable"):
+            return {**request, "firstAvailable": [change(option) for option in options]}
+        exactly = request.get("exactly")
+        return {**request, "exactly": change(exactly)} if isinstance(exactly, dict) else change(request)
+
+    devices = _devices(pod, claim) if claim else {}
+    asked = rows(devices, "requests")
+    if claim is None or not asked or [changed(request) for request in asked] == asked:
+        return None
+    return _remade(pod, claim, text, {**devices, "requests": [changed(request) for request in asked]}, then=then)
+
+
+def _source(pod: Pod, claim: DeviceClaim) -> Item | None:
+    """What a person writes a claim in: its template, where it has one."""
+    if claim.template:
+        return pod.cluster.item("ResourceClaimTemplate", pod.namespace, claim.template)
+    return claim.item
+
+
+def _devices(pod: Pod, claim: DeviceClaim) -> dict[str, Any]:
+    item = _source(pod, claim)
+    return table(dig(item.raw, "spec.spec.devices" if claim.template else "spec.devices")) if item else {}
+
+
+def _of_older_template(pod: Pod, claim: DeviceClaim) -> bool:
+    """Whether the claim was made of its template before that came to ask for something else."""
+    now = _devices(pod, claim) if claim.template and claim.item else {}
+    mine = table(dig(claim.item.raw, "spec.devices")) if claim.item else {}
+    return bool(now) and any(rows(now, of) != rows(mine, of) for of in ("requests", "constraints"))
+
+
+def _with_newer_claim(pod: Pod, claim: DeviceClaim) -> Fix:
+    return fixes.advice(
+        f"Delete pod {pod.name}, whose claim {claim.claim} is of ResourceClaimTemplate {claim.template} as it was: that asks for "
+        f"something else by now, and only a new pod gets a claim of it{fixes.lone(pod)}",
+        f"kubectl -n {pod.namespace} delete pod {pod.name}",
+    )
+
+
+def _remade(
+    pod: Pod, claim: DeviceClaim, text: str, devices: dict[str, Any], *, then: tuple[str, ...] = ()
+) -> Fix | None:
+    item = _source(pod, claim)
+    if item is None:
+        return None
+    if not claim.template:
+        fix = fixes.recreate(item, text, {"devices": devices})
+        return msgspec.structs.replace(fix, commands=(*fix.commands, *then))
+    spec = {**table(dig(item.raw, "spec.spec")), "devices": devices}
+    fix = fixes.recreate(item, text if then else text + fixes.lone(pod), {"spec": spec})
+    gone = then or (f"kubectl -n {pod.namespace} delete pod {pod.name}",)
+    return msgspec.structs.replace(fix, commands=(*fix.commands, *gone))
 
 
 def _fewer_of(pending: Pending, resource: str, most: int) -> Fix:
@@ -227,21 +315,29 @@ def _published(on: list[NodeVerdict]) -> Fix:
     )
 
 
-def _unconstrained(claims: list[DeviceClaim], attributes: str) -> Fix:
+def _unconstrained(pod: Pod, claims: list[DeviceClaim], attributes: list[str]) -> Fix:
     """Devices that need not share an attribute."""
-    template = next((c.template for c in claims if c.template), "")
-    where = (
-        f"ResourceClaimTemplate {template}"
-        if template
-        else f"ResourceClaim {claims[0].claim}"
-        if claims
-        else "the claim"
+
+    def demanded(claim: DeviceClaim) -> list[dict[str, Any]]:
+        return rows(_devices(pod, claim), "constraints")
+
+    def meant(constraint: dict[str, Any]) -> bool:
+        return constraint.get("matchAttribute") in attributes or constraint.get("distinctAttribute") in attributes
+
+    of = next((c for c in claims if any(meant(one) for one in demanded(c))), None)
+    claim = of or next((c for c in claims if c.template), None) or next(iter(claims), None)
+    kind = "ResourceClaimTemplate" if claim and claim.template else "ResourceClaim"
+    where = f"{kind} {claim.template or claim.claim}" if claim else "the claim"
+    text = (
+        f"Drop the constraint on {', '.join(attributes)} from {where} ({_anew(kind)}), or ask for fewer devices: "
+        "on no node are as many free that meet it"
     )
-    return fixes.advice(
-        f"Drop the constraint on {attributes} from {where} (its spec is not changed but made anew), or ask for fewer devices: "
-        "on no node are as many free that meet it",
-        "kubectl get resourceslices -o yaml",
-    )
+    if of:
+        kept = [one for one in demanded(of) if not meant(one)]
+        devices = {key: value for key, value in _devices(pod, of).items() if key != "constraints"}
+        if fix := _remade(pod, of, text, devices | ({"constraints": kept} if kept else {})):
+            return fix
+    return fixes.advice(text, "kubectl get resourceslices -o yaml")
 
 
 def _own_claim(pending: Pending, claims: list[DeviceClaim]) -> Fix:
@@ -384,7 +480,15 @@ def _fixes(pending: Pending, missing: str, requests: list[tuple[DeviceClaim, dic
         have = _classes(pending)
         alike = [name for name in have if _kinds(name) & _kinds(missing)]
         if near := difflib.get_close_matches(missing, alike, n=1, cutoff=0):
-            yield fixes.advice(f"Name {near[0]} instead of {missing} in {where}", "kubectl get deviceclasses")
+            text = f"Name {near[0]} instead of {missing} in {where}"
+            naming = next((c for c, r in requests if r.get("deviceClassName") == missing), None)
+
+            def named(request: dict[str, Any]) -> dict[str, Any]:
+                return {**request, "deviceClassName": near[0]} if request.get("deviceClassName") == missing else request
+
+            yield _of_other_requests(pending.pod, naming, f"{text} ({_anew(kind)})", named) or fixes.advice(
+                text, "kubectl get deviceclasses"
+            )
         if missing in _NVIDIA_GPUS and any(name.startswith("compute-domain-") for name in have):
             yield fixes.platform(
                 "Have NVIDIA's DRA driver serve GPUs, too, which its chart leaves out by default: resources.gpus.enabled=true "
@@ -408,7 +512,7 @@ def _fixes(pending: Pending, missing: str, requests: list[tuple[DeviceClaim, dic
         count = max((n for request in asked if isinstance(n := request.get("count"), int)), default=1)
         users = [] if said else _users(pending)
         text = (
-            f"Relax the selector {said} in {where} to devices that there are"
+            f"Relax the selector {said} in {where} to devices that there are{_such(pending, said)} ({_anew(kind)})"
             if said
             else f"Free all such devices of one node for {where}, which takes no fewer (allocationMode All)"
             if any(request.get("allocationMode") == "All" for request in asked)
@@ -424,6 +528,27 @@ def _fixes(pending: Pending, missing: str, requests: list[tuple[DeviceClaim, dic
         yield fixes.advice(
             text, "kubectl get resourceslices -o yaml", f"kubectl -n {pending.pod.namespace} get resourceclaims"
         )
+
+
+#: What a selector compares: `device.attributes['gpu.nvidia.com'].productName`.
+_COMPARED = expression(r"device\.(attributes|capacity)\[['\"]([\w.-]{1,253})['\"]\]\.(\w{1,63})")
+
+
+def _such(pending: Pending, selector: str) -> str:
+    """What the devices of the nodes have of that which a selector compares first."""
+    compared = _COMPARED.search(selector)
+    if compared is None:
+        return ""
+    kind, driver, name = compared.groups()
+    nodes, found = {verdict.node.name for verdict in pending.verdicts}, set[str]()
+    for item in pending.pod.cluster.items("ResourceSlice"):
+        if dig(item.raw, "spec.driver") != driver or dig(item.raw, "spec.nodeName") not in nodes:
+            continue
+        for device in rows(item.raw, "spec.devices"):
+            values = table((table(device.get("basic")) or device).get(kind))
+            value = values.get(name, values.get(f"{driver}/{name}"))
+            found |= {str(one) for one in (value.values() if isinstance(value, dict) else [value]) if one is not None}
+    return f", whose {name} is {' or '.join(sorted(found)[:3])}" if found else ""
 
 
 def _users(pending: Pending) -> list[str]:

@@ -31,6 +31,7 @@ from llmdoctor_checks.scheduling._holders import surges
 from llmdoctor_checks.scheduling._obstacles import SHORTAGE, Cause
 from llmdoctor_checks.scheduling._raising import of_volcano, volcano_queue
 from llmdoctor_checks.scheduling._refused import unmade
+from llmdoctor_checks.scheduling._repairs import freeing, ways
 from llmdoctor_checks.scheduling._separation import causes
 from llmdoctor_checks.scheduling._words import EXPLAINS, node_lines, said_by
 from llmdoctor_checks.scheduling._worker_sets import EXCLUSIVE, exclusive, leader_first
@@ -155,6 +156,7 @@ def _in_part(pending: Pending, short: Cause, subject: Subject) -> Iterator[Findi
         return
     size = _size(subject) or len(subject.pods)
     asked = pending.requests.get(short.resource, 0)
+    left = max(len(waiting), size - len(placed))
     domain = next(exclusive(subject, size, asked, short.resource), None)
     within = f" within {domain[0]}={domain[1]}, where all of the group must stand" if domain else ""
     yield Finding(
@@ -169,7 +171,10 @@ def _in_part(pending: Pending, short: Cause, subject: Subject) -> Iterator[Findi
             *node_lines(pending, short, holders=True),
         ),
         explains=(*EXPLAINS, "not-ready", *SHORTAGE),
-        fixes=tuple(_fixes(subject, max(len(waiting), size - len(placed)), asked, short.resource, domain)),
+        fixes=(
+            *([] if domain or left > 1 or short.obstacle != "gpu" else ways(pending, short, freeing)[:1]),
+            *_fixes(subject, left, asked, short.resource, domain),
+        ),
         order=short.order,
         pods=tuple(p.name for p in waiting),
     )
