@@ -10,7 +10,7 @@ import msgspec
 
 from kubectl_llmdoctor import __version__, fixes, forked, story
 from kubectl_llmdoctor.aid import with_aid
-from kubectl_llmdoctor.beyond import awaited, bringers
+from kubectl_llmdoctor.beyond import awaited, bringers, concerns, neighbours, servers
 from kubectl_llmdoctor.check import Abstain, Check, Finding
 from kubectl_llmdoctor.facts.aftermath import lived_on
 from kubectl_llmdoctor.facts.cluster import Cluster
@@ -39,6 +39,9 @@ _VERDICTS: tuple[doc.Verdict, ...] = ("cause-found", "undetermined", "at-risk", 
 
 #: From a target so many pods are gone on, each of which does not answer the one before.
 _FARTHEST = 3
+
+#: Of lines that differ in times and counts what is left.
+_NO_DIGITS = str.maketrans("", "", "0123456789")
 
 #: Pieces of evidence that one finding keeps, and texts of one of them.
 _MOST_EVIDENCE = 12
@@ -140,6 +143,7 @@ def examine(
     outcome = _judged(subject, plan)
     if subject.exists:
         outcome.findings = list(_beyond(outcome.findings, subject, pages, plan))
+        outcome.findings += _of_servers(outcome.findings, subject, pages, plan)
     every = tuple(p.name for p in subject.pods if p.exists)
     merged = _merge(outcome.findings)
     graded = suppressions.graded([document(pages[check.id], found, every) for check, found in merged], subject)
@@ -215,10 +219,59 @@ def _beyond(
                 yield page, _taken_over(root, *missed, pod, f"{pod.name}, which mounts the same claim, failed")
 
 
+def _of_servers(
+    found: list[_Found], subject: Subject, pages: dict[str, Check], plan: tuple[Step, ...]
+) -> Iterator[_Found]:
+    """What is found at another pod about a target, by the target's name or by lines of its log, where it has no cause of its own.
+
+    Where it has one by the same lines, that of a server which it asks counts: what a client says of a server is known better there.
+    """
+    if not subject.cluster.snapshot.asked:
+        return  # each server is a target, too
+    causes = [pair for pair in found if pair[1].role == "cause" and pair[1].confidence != "possible"]
+    own = {_said(one): check.id for check, finding in causes for one in finding.evidence if one.source == "log"}
+    known = {check.id for check, finding in found if finding.role != "note"}
+    chain = (frozenset((pod.namespace, pod.name) for pod in subject.pods),)
+    for pod in (*servers(subject), *(neighbours(subject) if not causes else ())):
+        told = [pair for pair in _findings_of(pod, chain, subject, pages, plan) if pair[1].role != "note"]
+        for page, root in told:
+            same = {own[said] for said in map(_said, root.evidence) if said in own and root.confidence != "possible"}
+            if page.id in known or (causes and not same) or (root.role == "symptom" and told[0][1].role == "cause"):
+                continue
+            if concerns(root, pod, subject):
+                yield page, _as_asker(root, pod, same)
+                return
+
+
+def _said(quotation: doc.Evidence) -> tuple[str, str]:
+    """Whose a line of a log is, and what it says at whatever time."""
+    return quotation.ref, quotation.text.translate(_NO_DIGITS)
+
+
+def _as_asker(why: Finding, pod: Pod, same: set[str]) -> Finding:
+    """A finding of a server as that of who asks it, where `same` is what this one's lines were taken for."""
+    return msgspec.structs.replace(
+        why,
+        summary=f"Seen from {pod.name}: {why.summary}",
+        evidence=tuple(_elsewhere_seen(one, pod.name) for one in why.evidence),
+        explains=tuple(dict.fromkeys((*why.explains, *sorted(same)))),
+        fixes=tuple(_elsewhere_made(fix, pod.namespace) for fix in why.fixes),
+        pods=(pod.name,),
+    )
+
+
 def _causes_of(
     pod: Pod, chain: _Chain, subject: Subject, pages: dict[str, Check], plan: tuple[Step, ...]
 ) -> list[_Found]:
     """The causes of a pod outside of a target that are more than possible, in the order of the report."""
+    found = _findings_of(pod, chain, subject, pages, plan)
+    return [pair for pair in found if pair[1].role == "cause" and pair[1].confidence != "possible"]
+
+
+def _findings_of(
+    pod: Pod, chain: _Chain, subject: Subject, pages: dict[str, Check], plan: tuple[Step, ...]
+) -> list[_Found]:
+    """The findings of a pod outside of a target, in the order of the report and with the roles that they have there."""
     here = pod.namespace, pod.name
     if any(here in pods for pods in chain):
         return []
@@ -234,7 +287,7 @@ def _causes_of(
         found = list(_beyond(found, other, pages, plan, chain))
     merged = {check.id: (check, finding) for check, finding in _merge(found)}
     placed = [(document(check, finding), _order(finding)) for check, finding in merged.values()]
-    return [merged[f.id] for f in rank(placed) if f.role == "cause" and f.confidence != "possible"]
+    return [(merged[f.id][0], msgspec.structs.replace(merged[f.id][1], role=f.role)) for f in rank(placed)]
 
 
 def _taken_over(why: Finding, check: Check, finding: Finding, pod: Pod, how: str) -> Finding:

@@ -49,6 +49,11 @@ LITERALS = (*REFUSED, *SILENT, *NAMELESS, *_UNAVAILABLE, *_NO_ENDPOINTS)
 _WRAPPER, _ABOVE = "Connection error.", 80
 
 
+#: What timed out over a connection that there was: nginx's words, and those of clients in Python, Java and Node.
+_CONNECTED = (
+    r"(?i)\bwhile (?:reading|sending|SSL handshaking)\b|\bRead timed out|\bReadTimeout|SocketTimeoutException: timeout\b"
+    r"|HEADERS_TIMEOUT|BODY_TIMEOUT"
+)
 #: Lines of one literal that are looked at, the last ones.
 _MOST_LINES = 40
 
@@ -132,7 +137,7 @@ def _of(container: Container, log: Log, cluster: Cluster) -> Iterator[Unreached]
         lines = {line.number: line for one in words for line in deque(log.find(one), maxlen=_MOST_LINES)}
         for line in _in_turn(lines) if kind == "nameless" else sorted(lines.values(), key=_for_requests, reverse=True):
             text = line.text[:4000]
-            if (_WRAPPER in text and _of_something_else(line)) or (kind == "silent" and not re.search(TIMED_OUT, text)):
+            if (_WRAPPER in text and _of_something_else(line)) or (kind == "silent" and not _in_vain(text)):
                 continue
             if kind == "unavailable" and not re.search(GENERATES, text):
                 continue
@@ -146,6 +151,11 @@ def _of(container: Container, log: Log, cluster: Cluster) -> Iterator[Unreached]
                     continue  # it may do without
                 done.add(to.shown)
                 yield Unreached(container, line, to, kind)
+
+
+def _in_vain(text: str) -> bool:
+    """Whether a line speaks of a timeout before there was a connection, as far as it says."""
+    return re.search(TIMED_OUT, text) is not None and re.search(_CONNECTED, text) is None
 
 
 def scrapes(line: Line) -> bool:
