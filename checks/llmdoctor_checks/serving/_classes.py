@@ -28,7 +28,7 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks.scheduling._words import sentence
 from llmdoctor_checks.serving._exposure import backends
-from llmdoctor_checks.serving._routes import answers
+from llmdoctor_checks.serving._routes import answers, led_by_others
 
 IGNORED = "Ignoring ingress because of error while validating ingress class"
 _OLD, _DEFAULT = "kubernetes.io/ingress.class", "ingressclass.kubernetes.io/is-default-class"
@@ -61,6 +61,7 @@ def unserved(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]
             classes[0].name if len(classes) == 1 else "the class of its controller"
         )
         yield Finding(
+            role="risk" if led_by_others(pod, item, cluster) else "cause",
             severity="warning",
             summary=f"Nobody serves Ingress {item.name}: it "
             + (
@@ -98,10 +99,16 @@ def _refused(item: Item, pod: Pod, cluster: Cluster) -> Finding | None:
     last = told[-1] if told else None
     if last is None or last.reason in _TAKES:
         return None
+    made = bool(dig(item.raw, "status.loadBalancer.ingress"))
     return Finding(
+        role="risk" if made or led_by_others(pod, item, cluster) else "cause",
         severity="warning",
-        summary=f"The controller of Ingress {item.name} makes no load balancer for it: {sentence(last.message)} {pod.name} gets no "
-        "requests through it.",
+        summary=f"The controller of Ingress {item.name} "
+        + (
+            f"does not change its load balancer any more, which stays as it was: {sentence(last.message)}"
+            if made
+            else f"makes no load balancer for it: {sentence(last.message)} {pod.name} gets no requests through it."
+        ),
         evidence=(event_evidence(last, cluster),),
         fix=_accepted(item, last.message, pod),
     )

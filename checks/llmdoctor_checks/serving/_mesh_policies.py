@@ -32,6 +32,7 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks._unreached import last_answered
 from llmdoctor_checks.serving._exposure import lasting, matches
+from llmdoctor_checks.serving._routes import answers
 from llmdoctor_checks.start._mesh import of_mtls
 
 DENIED = "rbac_access_denied_matched_policy["
@@ -40,6 +41,7 @@ _POLICY = r"matched_policy\[(?:none\]|ns\[(?P<space>[\w-]{1,63})\]-policy\[(?P<n
 _FROM = r" [\d.]{7,15}:\d{1,5} (?P<address>\d{1,3}(?:\.\d{1,3}){3}):\d{1,5} \S{1,300} \S{1,100}$"
 #: Fewer are a moment's, or somebody's who tries.
 _FEWEST = 3
+_TIME, _OVER_SECONDS = r"\[(\d[\dT:.-]{18,30}Z)\]", 86400
 
 #: What Envoy says of a connection for which it has no rules, and what a client says that it cut off, with whom it asked: nginx, Go's net,
 #: and whoever names a URL.
@@ -63,8 +65,17 @@ def denied(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     lines = [line for line in log.find(DENIED) if '"POST ' in line.text[:2000]] if log is not None else []
     if log is None or len(lines) < _FEWEST or any(x.number > lines[0].number for x in log.find(" via_upstream ")):
         return
+    # a proxy may log errors alone, and what nobody has asked for a day is over
+    if answers(pod, logs) and next(log.find(" via_upstream "), None) is None:
+        return
+    stamp = re.match(_TIME, lines[-1].text)
+    if stamp and (cluster.seconds_since(stamp[1]) or 0) > _OVER_SECONDS:
+        return
     said = re.search(_POLICY, lines[-1].text[:4000])
     found = list(_policies(pod, cluster, said["space"], said["name"])) if said else []
+    client = _client(lines, pod, cluster)
+    if client is not None and not (said and said["name"]) and any(_lets_in(one, client) for one in found):
+        return  # since then
     whose = " and ".join(item.name for item in found)
     yield Finding(
         severity="warning",
@@ -78,7 +89,7 @@ def denied(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
         ),
         evidence=(log_evidence(lines[-1]), *(_quoted(item) for item in found)),
         explains=("http-5xx",),
-        fix=_allowed(found, _client(lines, pod, cluster), denies=bool(said and said["name"])),
+        fix=_allowed(found, client, denies=bool(said and said["name"])),
         order=lines[-1].order,
     )
 
@@ -184,6 +195,17 @@ def _client(lines: list[Line], pod: Pod, cluster: Cluster) -> Pod | None:
     return found[0] if len(asked) == 1 and len(found) == 1 and found[0].item is not pod.item else None
 
 
+def _principal(client: Pod) -> str:
+    account = (dig(client.item.raw, "spec.serviceAccountName") if client.item else None) or "default"
+    return f"cluster.local/ns/{client.namespace}/sa/{account}"
+
+
+def _lets_in(item: Item, client: Pod) -> bool:
+    """Whether a rule of a policy that allows names who asked."""
+    sources = [dig(one, "source") for rule in rows(item.raw, "spec.rules") for one in rows(rule, "from")]
+    return any(_principal(client) in (dig(one, "principals") or ()) for one in sources)
+
+
 def _allowed(found: list[Item], client: Pod | None, *, denies: bool) -> Fix:
     if denies or len(found) != 1 or client is None or client.container(_PROXY) is None:
         names = " or ".join(f"AuthorizationPolicy/{item.name}" for item in found) or "an AuthorizationPolicy"
@@ -191,8 +213,7 @@ def _allowed(found: list[Item], client: Pod | None, *, denies: bool) -> Fix:
         return fixes.platform(
             f"Have {names} {'no longer deny' if denies else 'allow'} what {who} asks (principals need mutual TLS, so a client in the mesh)"
         )
-    account = (dig(client.item.raw, "spec.serviceAccountName") if client.item else None) or "default"
-    principal = f"cluster.local/ns/{client.namespace}/sa/{account}"
+    principal = _principal(client)
     rule = {"from": [{"source": {"principals": [principal]}}]}
     rules = dig(found[0].raw, "spec.rules")
     return fixes.patch_object(

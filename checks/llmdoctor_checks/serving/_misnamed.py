@@ -69,9 +69,9 @@ def misnamed(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]
         right = own.get(_stem(one.name))
         if right is None or right.plain_kind != one.kind:
             continue
-        told = _told(one, cluster)
-        if told is None and cluster.exists(one.kind, one.namespace, one.name) is not False:
-            continue
+        told, there = _told(one, cluster), cluster.exists(one.kind, one.namespace, one.name)
+        if there or (told is None and there is None):
+            continue  # who did not find it may have looked before it was made
         kind = one.item.plain_kind
         yield Finding(
             severity="warning",

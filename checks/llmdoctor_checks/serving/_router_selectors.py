@@ -47,7 +47,7 @@ def finds_nobody(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Find
         said = _says_so(container, logs) if every else None
         for written, namespace, labels in every:
             pods = [Pod.of(item, cluster) for item in cluster.items("Pod", namespace)]
-            known = [one.labels for one in pods] + _of_workloads(namespace, cluster)  # scaled to none, or not read
+            known = [one.labels for one in pods] + of_workloads(namespace, cluster)  # scaled to none, or not read
             servers = [
                 one
                 for one in pods
@@ -111,7 +111,7 @@ def _says_so(container: Container, logs: Logs | None) -> Line | None:
     return last if max(known, last_answered(log)) < last.number else None
 
 
-def _of_workloads(namespace: str, cluster: Cluster) -> list[dict[str, str]]:
+def of_workloads(namespace: str, cluster: Cluster) -> list[dict[str, str]]:
     """The labels that workloads give to their pods."""
     return [
         {key: str(value) for key, value in table(dig(item.raw, "spec.template.metadata.labels")).items()}

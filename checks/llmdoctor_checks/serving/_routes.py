@@ -31,8 +31,10 @@ from kubectl_llmdoctor.api import (
     pointer_to,
     rows,
 )
+from llmdoctor_checks._routes import routes_to
 from llmdoctor_checks.scheduling._words import sentence
 from llmdoctor_checks.serving._exposure import backends, lasting
+from llmdoctor_checks.start._routed_ports import ways_to
 
 #: A controller needs a moment to see what was made at the same time.
 _SETTLES_SECONDS = 120
@@ -298,6 +300,14 @@ def _to_no_service(pod: Pod, names: set[str], cluster: Cluster) -> Iterator[tupl
 def reached(pod: Pod, cluster: Cluster, logs: Logs | None) -> bool:
     """Whether a pod answers requests, or something but an HTTPRoute leads to it."""
     return answers(pod, logs) or _led_to(pod, cluster)
+
+
+def led_by_others(pod: Pod, item: Item, cluster: Cluster) -> bool:
+    """Whether something else than an Ingress or route leads to the pod from outside, too."""
+    if any(dig(service.raw, "spec.type") == "LoadBalancer" for service in pod.services):
+        return True
+    ways = [one.item for service in pod.services for one in ways_to(service, cluster)]
+    return any(one is not item for one in (*ways, *(route for pool in pod.pools for route in routes_to(pool, cluster))))
 
 
 def _led_to(pod: Pod, cluster: Cluster) -> bool:

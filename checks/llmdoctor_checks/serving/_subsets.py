@@ -28,7 +28,8 @@ from kubectl_llmdoctor.api import (
     table,
 )
 from llmdoctor_checks.serving._exposure import lasting, matches
-from llmdoctor_checks.serving._routes import answers
+from llmdoctor_checks.serving._router_selectors import of_workloads
+from llmdoctor_checks.serving._routes import answers, led_by_others
 from llmdoctor_checks.start._backend_rules import is_for
 
 #: What Envoy says of a cluster that it does not know, and of one without a server.
@@ -41,11 +42,13 @@ def unmatched(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding
     for service in pod.services:
         rules = [item for item in cluster.items("DestinationRule") if is_for(item, service)]
         sent = list(sent_to(service, cluster))
-        wrong = [(one, found) for one in sent if (found := _wrong(one[2], rules, pod, cluster)) is not None]
+        wrong = [(one, found) for one in sent if (found := _wrong(one[2], rules, service, pod, cluster)) is not None]
         for (item, at, subset), (why, evidence, fix) in wrong[:1]:
             said = _said(service, subset, cluster)
             yield Finding(
-                role="cause" if len(wrong) == len(sent) and not answers(pod, logs) else "risk",
+                role="cause"
+                if len(wrong) == len(sent) and not answers(pod, logs) and not led_by_others(pod, item, cluster)
+                else "risk",
                 severity="warning",
                 confidence="likely" if said else "possible",
                 summary=f"VirtualService {item.name} sends requests to subset {subset} of Service {service.name}, {why}: they are answered "
@@ -58,11 +61,13 @@ def unmatched(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding
 
 
 def sent_to(service: Item, cluster: Cluster) -> Iterator[tuple[Item, str, str]]:
-    """Where routes name a Service, and its subset, or ''."""
+    """Where routes send to a Service, and its subset, or ''."""
     for item in cluster.items("VirtualService"):
         for n, rule in enumerate(rows(item.raw, "spec.http")):
             for m, to in enumerate(rows(rule, "route")):
                 name, _, rest = str(dig(to, "destination.host")).partition(".")
+                if dig(to, "weight") == 0 and len(rows(rule, "route")) > 1:
+                    continue  # a version that gets nothing yet, or nothing more
                 if name == service.name and (rest.partition(".")[0] or item.namespace) == service.namespace:
                     yield (
                         item,
@@ -71,7 +76,9 @@ def sent_to(service: Item, cluster: Cluster) -> Iterator[tuple[Item, str, str]]:
                     )
 
 
-def _wrong(subset: str, rules: list[Item], pod: Pod, cluster: Cluster) -> tuple[str, tuple[Evidence, ...], Fix] | None:
+def _wrong(
+    subset: str, rules: list[Item], service: Item, pod: Pod, cluster: Cluster
+) -> tuple[str, tuple[Evidence, ...], Fix] | None:
     """What is wrong with a subset: nobody defines it, or its labels are no pod's."""
     defined = [(item, n, row) for item in rules for n, row in enumerate(rows(item.raw, "spec.subsets"))]
     mine = [(item, n, row) for item, n, row in defined if row.get("name") == subset]
@@ -88,7 +95,9 @@ def _wrong(subset: str, rules: list[Item], pod: Pod, cluster: Cluster) -> tuple[
         )
     item, n, row = mine[0]
     labels = {str(key): str(value) for key, value in table(dig(row, "labels")).items()}
-    if any(matches(labels, other.labels) for other in cluster.items("Pod", pod.namespace)):
+    has = [other.labels for other in cluster.items("Pod", pod.namespace)]
+    known = cluster.complete("Pod", pod.namespace) or _said(service, subset, cluster)
+    if not known or any(matches(labels, one) for one in (*has, *of_workloads(pod.namespace, cluster))):
         return None
     wanted = ", ".join(f"{key}={value}" for key, value in labels.items())
     evidence = object_evidence(item, f"spec.subsets[{n}].labels", wanted)

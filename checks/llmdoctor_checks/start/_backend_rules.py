@@ -25,6 +25,15 @@ _ANNOTATIONS = {
     "konghq.com/protocol": (r"(?i)^(?:https|grpcs?)$", "http"),
     "traefik.ingress.kubernetes.io/service.serversscheme": (r"(?i)^(?:https|h2c)$", "http"),
 }
+#: How these annotations begin, and what the classes of those are called who go by them, or their controllers.
+_MAKERS = {
+    "nginx.": "nginx",
+    "alb.": r"(?i)\balb\b|\baws\b",
+    "appgw.": "(?i)azure|appgw|application-gateway",
+    "haproxy": "(?i)haproxy",
+    "konghq.": "(?i)kong",
+    "traefik.": "(?i)traefik",
+}
 _SERVERS_SCHEME = "traefik.ingress.kubernetes.io/service.serversscheme"
 _TRAEFIK = r"(?i)traefik"
 
@@ -40,15 +49,29 @@ _HTTP2 = r"(?i)grpc|h2|http2"
 Rule = tuple[Item, str, str, Fix]
 
 
-def by_rules(pod: Pod) -> Iterator[Rule]:
-    """What says that something else is spoken by the servers behind a Service of the pod."""
+def by_rules(pod: Pod, port: int) -> Iterator[Rule]:
+    """What says that something else is spoken by the servers at a port of the pod, behind a Service of it."""
     for service in pod.services:
-        sent = [one.item for one in ways_to(service, pod.cluster)]
-        for item in (*(x for x in sent if x.plain_kind == "Ingress"), *([service] if sent else ())):
-            yield from _by_annotation(item)
+        own = _leading(service, pod, port)
+        sent = [one.item for one in ways_to(service, pod.cluster) if one.port in own]
+        for item in sent:
+            if item.plain_kind == "Ingress":
+                yield from _by_annotation(item, [item], pod.cluster)
+        if sent:
+            yield from _by_annotation(service, sent, pod.cluster)
         yield from _by_traefik(service, sent)
-        yield from _by_policy(service, pod.cluster)
-        yield from _by_destination(service, pod.cluster)
+        yield from _by_policy(service, own, pod.cluster)
+        yield from _by_destination(service, own, pod.cluster)
+
+
+def _leading(service: Item, pod: Pod, port: int) -> set[object]:
+    """The ports of a Service, by number and name, that lead to a port of the pod."""
+    found = set[object]()
+    for row in rows(service.raw, "spec.ports"):
+        target = row.get("targetPort") or row.get("port")
+        if target and any(one.port_number(target) == port for one in pod.containers):
+            found |= {row.get("port"), row.get("name")} - {None}
+    return found
 
 
 def speaks_http2(protocol: str) -> bool:
@@ -66,10 +89,10 @@ def told_by_envoy(pod: Pod, literal: str) -> Line | None:
     return next((line for line in lines if re.search(meant, line.text[:4000])), None)
 
 
-def _by_annotation(item: Item) -> Iterator[Rule]:
+def _by_annotation(item: Item, sent: list[Item], cluster: Cluster) -> Iterator[Rule]:
     for key, (wrong, right) in _ANNOTATIONS.items():
         value = item.annotations.get(key, "")
-        if not re.search(wrong, value):
+        if not re.search(wrong, value) or all(_of_another(key, one, cluster) for one in sent):
             continue
         text = f"Set {key}: {right} on {item.plain_kind}/{item.name}"
         fix = fixes.set_field(item, f"/metadata/annotations/{escaped(key)}", right, text)
@@ -79,6 +102,15 @@ def _by_annotation(item: Item) -> Iterator[Rule]:
             "https" if value.lower() in ("true", "enabled", "on") else value,
             fix,
         )
+
+
+def _of_another(key: str, item: Item, cluster: Cluster) -> bool:
+    """Whether an Ingress is for a controller that goes by the annotations of somebody else."""
+    name = str(dig(item.raw, "spec.ingressClassName") or item.annotations.get("kubernetes.io/ingress.class") or "")
+    classes = (one for one in cluster.items("IngressClass") if one.name == name)
+    words = " ".join((name, *(str(dig(one.raw, "spec.controller")) for one in classes)))
+    whose = [prefix for prefix, maker in _MAKERS.items() if re.search(maker, words)]
+    return item.plain_kind == "Ingress" and bool(whose) and not key.startswith(tuple(whose))
 
 
 def _by_traefik(service: Item, sent: list[Item]) -> Iterator[Rule]:
@@ -111,11 +143,11 @@ def _https_row(service: Item, port: object) -> dict[str, Any] | None:
     return None
 
 
-def _by_policy(service: Item, cluster: Cluster) -> Iterator[Rule]:
+def _by_policy(service: Item, own: set[object], cluster: Cluster) -> Iterator[Rule]:
     """A BackendTLSPolicy, with which every gateway speaks TLS to the Service."""
     for item in cluster.items("BackendTLSPolicy", service.namespace):
         targets = [ref for ref in rows(item.raw, "spec.targetRefs") if ref.get("kind") == "Service"]
-        if service.name in [ref.get("name") for ref in targets]:
+        if any(ref.get("name") == service.name and ref.get("sectionName") in (None, *own) for ref in targets):
             only = len(targets) == 1
             fix = fixes.advice(
                 f"Delete BackendTLSPolicy/{item.name}"
@@ -126,20 +158,18 @@ def _by_policy(service: Item, cluster: Cluster) -> Iterator[Rule]:
             yield item, "spec.targetRefs", "https", fix
 
 
-def _by_destination(service: Item, cluster: Cluster) -> Iterator[Rule]:
+def _by_destination(service: Item, own: set[object], cluster: Cluster) -> Iterator[Rule]:
     """A DestinationRule for the Service, or for a whole namespace."""
-    ports = [row.get("port") for row in rows(service.raw, "spec.ports")]
     for item in cluster.items("DestinationRule"):
         if not is_for(item, service):
             continue
-        places = [("spec.trafficPolicy", dig(item.raw, "spec.trafficPolicy"))]
+        path, policy = "spec.trafficPolicy", dig(item.raw, "spec.trafficPolicy")
         for n, level in enumerate(rows(item.raw, "spec.trafficPolicy.portLevelSettings")):
-            if dig(level, "port.number") in ports:
-                places.insert(0, (f"spec.trafficPolicy.portLevelSettings[{n}]", level))
-        told = next(((path, mode) for path, policy in places if (mode := dig(policy, "tls.mode"))), None)
-        if told is None or told[1] not in _MODES:
+            if dig(level, "port.number") in own:  # which leaves nothing of what holds for the other ports
+                path, policy = f"spec.trafficPolicy.portLevelSettings[{n}]", level
+        mode = dig(policy, "tls.mode")
+        if mode not in _MODES:
             continue
-        path, mode = told
         host = f"{service.name}.{service.namespace}.svc.cluster.local"
         if "*" in str(dig(item.raw, "spec.host")):
             text = f"Make a DestinationRule for {host} with trafficPolicy.tls.mode DISABLE, which counts before {item.name}"

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
+    Container,
     Engine,
     Finding,
     Fix,
@@ -30,6 +31,7 @@ from kubectl_llmdoctor.api import (
     rows,
 )
 from llmdoctor_checks._routes import gateways_of, routes_to
+from llmdoctor_checks._unreached import last_answered
 from llmdoctor_checks.start._routed_ports import OF_PROXIES, listed_services, ways_to
 
 _OF_GOOGLE = r"35\.191\.\d{1,3}\.\d{1,3}|130\.211\.[0-3]\.\d{1,3}|209\.85\.(?:15[2-5]|20[4-7])\.\d{1,3}"
@@ -49,6 +51,8 @@ _CODES = r"with these codes: \[(\d{3})"
 
 _ALB = "alb.ingress.kubernetes.io/healthcheck-path"
 _ALB_PORT = "alb.ingress.kubernetes.io/healthcheck-port"
+#: Where Istio's proxy answers for the health of the whole pod.
+_OF_ISTIO = (15020, 15021)
 _NLB = "service.beta.kubernetes.io/aws-load-balancer-healthcheck-path"
 _AZURE = "service.beta.kubernetes.io/azure-load-balancer-health-probe-request-path"
 
@@ -103,11 +107,14 @@ def _by_policy(pod: Pod, engine: Engine, health: str, logs: Logs | None) -> Iter
         found = [(line, one[1]) for line in log.find(f" {path}") if (one := re.search(asked, line.text[:2000]))]
         if len(found) < _FEWEST or any(code != "404" for _, code in found):
             continue
+        asked_since = last_answered(log) > found[0][0].number  # Envoy asks the ill, too, where all are (panic)
         yield Finding(
+            role="risk" if asked_since else "cause",
             severity="warning",
             confidence="likely",
             summary=f"{item.plain_kind} {item.name} has its gateway ask {engine.container.name} for its health at {path}, where "
-            f"{engine.title} answers 404 ({count_of(len(found), 'time')}): the gateway takes it for ill, and sends it no requests.",
+            f"{engine.title} answers 404 ({count_of(len(found), 'time')}): the gateway takes it for ill"
+            + (", and may send it no requests." if asked_since else ", and sends it no requests."),
             evidence=(object_evidence(item, pointer.replace("/", ".").strip("."), path), log_evidence(found[-1][0])),
             explains=("http-5xx",),
             fix=fixes.set_field(
@@ -151,10 +158,13 @@ def asked_elsewhere(pod: Pod, engine: Engine) -> Iterator[Finding]:
     """A health check of AWS' that fails, and is told a port at which the server does not listen."""
     port = engine.value("port")
     failing = [c for c in pod.status.conditions if re.match(GATE, c.type) and c.status != "True"]
-    for item in (one.item for service in pod.services for one in ways_to(service, pod.cluster)) if failing else ():
+    up = failing and engine.container.status.ready
+    for item in (one.item for service in pod.services for one in ways_to(service, pod.cluster)) if up else ():
         told = item.annotations.get(_ALB_PORT, "")
         by_node = item.annotations.get("alb.ingress.kubernetes.io/target-type", "instance") != "ip"
         if not told.isdecimal() or not isinstance(port, int) or int(told) == port or by_node:
+            continue
+        if any(int(told) in _ports_of(one) for one in pod.containers if one is not engine.container):
             continue
         yield Finding(
             severity="warning",
@@ -170,6 +180,14 @@ def asked_elsewhere(pod: Pod, engine: Engine) -> Iterator[Finding]:
             fix=_annotated(item, _ALB_PORT, "traffic-port"),
         )
         return
+
+
+def _ports_of(container: Container) -> tuple[int, ...]:
+    """Where a container beside the server listens."""
+    return (
+        *(one.container_port for one in container.spec.ports),
+        *(_OF_ISTIO if container.name == "istio-proxy" else ()),
+    )
 
 
 def _of_aws(pod: Pod, health: str) -> Fix:

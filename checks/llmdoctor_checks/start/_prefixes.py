@@ -92,6 +92,8 @@ def _routes(pod: Pod, names: set[str], cluster: Cluster) -> Iterator[_Way]:
                     f"Have HTTPRoute/{item.name} replace the prefix {prefix} with / (URLRewrite, ReplacePrefixMatch)",
                     op="add",
                 )
+                if len(rows(rule, "matches")) > 1:
+                    fix = _apart(item, prefix)
                 yield item, f"spec.rules[{n}].matches[{m}].path.value", prefix, fix
 
 
@@ -107,4 +109,14 @@ def _virtual(pod: Pod, names: set[str], cluster: Cluster) -> Iterator[_Way]:
                     {"op": "replace", "path": f"/spec/http/{n}/match/{m}/uri/prefix", "value": f"{prefix}/"},
                     {"op": "add", "path": f"/spec/http/{n}/rewrite", "value": {"uri": "/"}},
                 ]
-                yield item, f"spec.http[{n}].match[{m}].uri.prefix", prefix, fixes.patch_object(item, text, operations)
+                alone = len(rows(rule, "match")) == 1
+                fix = fixes.patch_object(item, text, operations) if alone else _apart(item, prefix)
+                yield item, f"spec.http[{n}].match[{m}].uri.prefix", prefix, fix
+
+
+def _apart(item: Item, prefix: str) -> Fix:
+    """A rule of its own: what one rewrites it rewrites of all that it matches."""
+    return fixes.advice(
+        f"Give {prefix} a rule of its own in {item.plain_kind}/{item.name} that replaces the prefix {prefix} with /",
+        f"kubectl -n {item.namespace} edit {item.plain_kind.lower()} {item.name}",
+    )

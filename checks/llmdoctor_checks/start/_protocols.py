@@ -65,7 +65,7 @@ def other_protocol(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Find
         return
     if not without_tls(engine, port):
         return
-    for item, path, protocol, fix in (*_by_services(pod, port), *by_rules(pod), *_by_pools(pod, port)):
+    for item, path, protocol, fix in (*_by_services(pod, port), *by_rules(pod, port), *_by_pools(pod, port)):
         log = engine.container.own_log(logs)
         said: Line | None = next(log.find(NO_HTTP), None) if log is not None else None
         said = said or told_by_envoy(pod, NO_HTTP2 if speaks_http2(protocol) else NO_TLS)
