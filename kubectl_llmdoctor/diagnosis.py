@@ -257,6 +257,8 @@ def _as_asker(why: Finding, pod: Pod, same: set[str]) -> Finding:
         explains=tuple(dict.fromkeys((*why.explains, *sorted(same)))),
         fixes=tuple(_elsewhere_made(fix, pod.namespace) for fix in why.fixes),
         pods=(pod.name,),
+        # what it looks like by its objects its log may explain
+        confidence=why.confidence if any(e.source == "log" for e in why.evidence) or logs_of(pod).all else "possible",
     )
 
 

@@ -14,6 +14,7 @@ from kubectl_llmdoctor.api import (
     Line,
     Logs,
     Pod,
+    answered,
     dig,
     engines_in,
     fixes,
@@ -45,6 +46,8 @@ def finds_nobody(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Find
     for container in pod.containers if not engines_in(pod) else ():
         every = list(sought(container))
         said = _says_so(container, logs) if every else None
+        if every and said is None and answered(container.own_log(logs)):
+            continue  # it has servers, whoever they are
         for written, namespace, labels in every:
             pods = [Pod.of(item, cluster) for item in cluster.items("Pod", namespace)]
             known = [one.labels for one in pods] + of_workloads(namespace, cluster)  # scaled to none, or not read
