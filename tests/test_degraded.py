@@ -395,6 +395,8 @@ _BY_WHAT_IS_LEFT = {
     # that there was a GPU before stands in the part that is not here
     ("the last lines alone", "nvml-lost", "gpu-runtime-missing"),
     ("the second half, from within a line", "nvml-lost", "gpu-runtime-missing"),
+    # that it was a plugin's first look at the GPUs stands in the half of the line that is not here
+    ("the second half, from within a line", "gpu-resource-absent", "nvml-lost"),
     # that the builder of the engine went on without the memory stands in the part that is not here
     ("the first half, up to within a line", "disk-full", "cuda-oom-weights"),
     # that the engine stands still, so that no time is enough for its gateway, stands in the part that is not here

@@ -82,7 +82,7 @@ def post_start_hook_failed(pod: Pod, events: Events | None, logs: Logs | None) -
         asked = any(log.holds(_ASKED) for log in container.own_logs(logs))
         begun = any(any(log.matching(_BEGUN, _PARTS)) for log in container.own_logs(logs))
         said = f"postStart hook of {container.name}" + (f" ({command[:_QUOTED]})" if command else "")
-        gone = bool(mine) and _GONE.search(mine[-1].message) is not None
+        gone = _GONE.search(mine[-1].message if mine else waiting.message if waiting else "") is not None
         pulls = not gone and any(text in command for text in _PULLS)
         how = (
             f": {container.name} itself had ended by then"
