@@ -37,6 +37,8 @@ _FEW_ANSWERS = 2
 
 _VERDICTS: tuple[doc.Verdict, ...] = ("cause-found", "undetermined", "at-risk", "healthy")
 
+#: Of so many targets each is also seen from the pods around it.
+_FEW = 8
 #: From a target so many pods are gone on, each of which does not answer the one before.
 _FARTHEST = 3
 
@@ -226,8 +228,8 @@ def _of_servers(
 
     Where it has one by the same lines, that of a server which it asks counts: what a client says of a server is known better there.
     """
-    if not subject.cluster.snapshot.asked:
-        return  # each server is a target, too
+    if subject.only_failing_logs or not 0 < len(subject.cluster.snapshot.asked) <= _FEW:
+        return  # each server is a target, too, and each pod of a cluster would be looked at for each of them
     causes = [pair for pair in found if pair[1].role == "cause" and pair[1].confidence != "possible"]
     own = {_said(one): check.id for check, finding in causes for one in finding.evidence if one.source == "log"}
     known = {check.id for check, finding in found if finding.role != "note"}
