@@ -13,6 +13,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -275,18 +277,25 @@ def test_a_target_that_does_not_come_in_time_ends_with_3(api: FakeApi, kubeconfi
 # --- until it is healthy ------------------------------------------------------------------------------------------------
 
 
-def watching(kubeconfig: Path, *arguments: str) -> subprocess.Popen[bytes]:
+@contextmanager
+def watching(kubeconfig: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     command = [*PROGRAM, "diagnose", "llama-2-a", "--watch", "--interval", "100ms", *OFFLINE, *arguments]
     environment = os.environ | {"KUBECONFIG": str(kubeconfig), "COLUMNS": "80"}
     # what a shell starts in the background ignores interrupts, and so would all below it
     heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, preexec_fn=heard)
+    pipes = partial(subprocess.Popen, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with pipes(command, env=environment, preexec_fn=heard) as program:
+        try:
+            yield program
+        finally:
+            program.kill()
 
 
-def looks(api: FakeApi, count: int) -> None:
+def looks(api: FakeApi, program: subprocess.Popen[bytes], count: int) -> None:
     """Waits for so many looks."""
     until = time.monotonic() + 60
     while len(api.asked(f"{NS}/pods/llama-2-a")) < count:
+        assert program.poll() is None, program.communicate()
         assert time.monotonic() < until
         time.sleep(0.02)
 
@@ -302,17 +311,17 @@ def healed(objects: list[Json]) -> list[Json]:
 def test_watch_prints_what_is_new_and_ends_when_all_is_well(api: FakeApi, kubeconfig: Path) -> None:
     broken = deployment_world()
     api.objects = broken
-    program = watching(kubeconfig)
-    looks(api, 4)
-    starting = healed(broken)
-    for one in starting:
-        if one["kind"] == "Pod":
-            one["status"] = {**READY, "conditions": [{"type": "Ready", "status": "False"}]}
-    api.objects = starting
-    looks(api, len(api.asked(f"{NS}/pods/llama-2-a")) + 4)
-    assert program.poll() is None
-    api.objects = healed(broken)
-    out, err = program.communicate(timeout=60)
+    with watching(kubeconfig) as program:
+        looks(api, program, 4)
+        starting = healed(broken)
+        for one in starting:
+            if one["kind"] == "Pod":
+                one["status"] = {**READY, "conditions": [{"type": "Ready", "status": "False"}]}
+        api.objects = starting
+        looks(api, program, len(api.asked(f"{NS}/pods/llama-2-a")) + 4)
+        assert program.poll() is None
+        api.objects = healed(broken)
+        out, err = program.communicate(timeout=60)
 
     assert (program.returncode, err) == (0, b"")
     headings = [line for line in out.decode().splitlines() if line.startswith("serving/llama-2-a")]
@@ -323,8 +332,8 @@ def test_watch_prints_what_is_new_and_ends_when_all_is_well(api: FakeApi, kubeco
 
 def test_watch_that_ends_too_late_ends_with_1(api: FakeApi, kubeconfig: Path) -> None:
     api.objects = deployment_world()
-    program = watching(kubeconfig, "--timeout", "2s")
-    out, err = program.communicate(timeout=60)
+    with watching(kubeconfig, "--timeout", "2s") as program:
+        out, err = program.communicate(timeout=60)
 
     # on a busy machine a last look may not have ended either, which is said before
     assert (program.returncode, err.splitlines()[-1]) == (1, b"not healthy within 2 s")
@@ -333,14 +342,14 @@ def test_watch_that_ends_too_late_ends_with_1(api: FakeApi, kubeconfig: Path) ->
 
 def test_watch_goes_on_after_an_outage_and_ends_when_the_pod_is_gone(api: FakeApi, kubeconfig: Path) -> None:
     api.objects = deployment_world()
-    program = watching(kubeconfig, "--request-timeout", "300ms")
-    looks(api, 2)
-    api.faults[f"{NS}/pods/llama-2-a"] = [silence]
-    looks(api, len(api.asked(f"{NS}/pods/llama-2-a")) + 3)
-    assert program.poll() is None
-    api.objects = [one for one in api.objects if one["metadata"]["name"] != "llama-2-a"]
-    api.faults.clear()
-    _, err = program.communicate(timeout=60)
+    with watching(kubeconfig, "--request-timeout", "2s") as program:
+        looks(api, program, 2)
+        api.faults[f"{NS}/pods/llama-2-a"] = [silence]
+        looks(api, program, len(api.asked(f"{NS}/pods/llama-2-a")) + 3)
+        assert program.poll() is None
+        api.objects = [one for one in api.objects if one["metadata"]["name"] != "llama-2-a"]
+        api.faults.clear()
+        _, err = program.communicate(timeout=60)
     lines = err.decode().splitlines()
 
     assert program.returncode == 3
@@ -352,10 +361,10 @@ def test_watch_goes_on_after_an_outage_and_ends_when_the_pod_is_gone(api: FakeAp
 
 def test_an_interrupt_ends_watch_without_a_word(api: FakeApi, kubeconfig: Path) -> None:
     api.objects = deployment_world()
-    program = watching(kubeconfig, "-o", "json")
-    looks(api, 3)
-    program.send_signal(signal.SIGINT)
-    out, err = program.communicate(timeout=60)
+    with watching(kubeconfig, "-o", "json") as program:
+        looks(api, program, 3)
+        program.send_signal(signal.SIGINT)
+        out, err = program.communicate(timeout=60)
 
     assert (program.returncode, err.strip()) == (130, b"")
     assert json.loads(out)["targets"][0]["name"] == "llama-2-a"
