@@ -23,8 +23,8 @@ _STAMPED = 30
 MOMENT = r"(?:\d{4}-)?(\d\d)-(\d\d)[ T](\d\d):(\d\d):(\d\d)"
 #: klog's, of what is written in Go for Kubernetes: a letter for the level, and no hyphen.
 _KLOG = r"\s*[IWEF](\d\d)(\d\d) (\d\d):(\d\d):(\d\d)\.\d"
-#: That of Go's own logger and of nginx, which begins the line.
-_SLASHED = r"\s*\d{4}/(\d\d)/(\d\d) (\d\d):(\d\d):(\d\d)\b"
+#: That of Go's own logger and of nginx, which begins the line; NATS prints its process before it.
+_SLASHED = r"\s*(?:\[\d{1,7}\] )?\d{4}/(\d\d)/(\d\d) (\d\d):(\d\d):(\d\d)\b"
 #: That of access logs (nginx, Apache, Traefik, HAProxy), and Caddy's, which is Unix time.
 _ACCESS = r"\[(\d\d)/(Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)/\d{4}:(\d\d):(\d\d):(\d\d)"
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -91,7 +91,7 @@ def _impossible(age: float, now: datetime, begun: datetime | None) -> bool:
 
 def seconds_between(first: Line, last: Line) -> float | None:
     """How long after one line another was written, by the times that the engine prints (without a year) or the kubelet's."""
-    moments = [_moment(line) or _read(re.match(_SLASHED, line.text)) or _of_access(line) for line in (first, last)]
+    moments = [_moment(line) or _of_access(line) for line in (first, last)]
     if moments[0] is None or moments[1] is None:
         ran = [_uptime(line) for line in (first, last)]
         if ran[0] is not None and ran[1] is not None:
@@ -156,7 +156,7 @@ def _of_access(line: Line) -> datetime | None:
 
 
 def _moment(line: Line) -> datetime | None:
-    return _read(re.match(_KLOG, line.text) or re.search(MOMENT, line.text))
+    return _read(re.match(_KLOG, line.text) or re.match(_SLASHED, line.text) or re.search(MOMENT, line.text))
 
 
 def _read(found: re.Match[str] | None) -> datetime | None:
