@@ -86,7 +86,7 @@ from kubectl_llmdoctor.facts.nodes import RDMA, Node, Nodes
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.processes import Traceback, ended_itself, looks_like_error, said, tracebacks
 from kubectl_llmdoctor.facts.requests import answered, gone, long_past, served, stray
-from kubectl_llmdoctor.facts.routes import Backend, backends_of, parents_of, rules_of
+from kubectl_llmdoctor.facts.routes import Backend, backends_of, parents_of, pickers_of, rules_of
 from kubectl_llmdoctor.facts.scheduling.message import STAGES, Count, Kind, Said, is_provisioner, is_unfit, parse
 from kubectl_llmdoctor.facts.scheduling.pending import Pending
 from kubectl_llmdoctor.facts.scheduling.verdict import NodeVerdict, Reason, names_of, say_amount
@@ -295,6 +295,7 @@ __all__ = [
     "parse_time",
     "phase_at",
     "phase_of",
+    "pickers_of",
     "pod_evidence",
     "pointer_to",
     "probe_kills",

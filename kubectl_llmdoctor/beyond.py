@@ -12,9 +12,9 @@ from kubectl_llmdoctor.facts.clients import askers, proxies, told_by
 from kubectl_llmdoctor.facts.cluster import Cluster
 from kubectl_llmdoctor.facts.destinations import engines_in, follow, logs_of, takes_telemetry
 from kubectl_llmdoctor.facts.pod import Pod
+from kubectl_llmdoctor.facts.routes import pickers_of
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.facts.workload import Workload
-from kubectl_llmdoctor.tree import dig
 
 #: A host with a port, also as Prisma, libpq and urllib3 quote the two.
 _ADDRESS = expression(
@@ -141,10 +141,8 @@ def _each(cluster: Cluster, *, unscheduled: bool = False) -> Iterator[Pod]:
 
 def _stands_before(one: Pod, pod: Pod) -> bool:
     """Whether a pod is a proxy of a gateway whose routes lead to another, or picks for an InferencePool of it."""
-    refs = [
-        str(dig(pool.raw, f"spec.{ref}.name")) for pool in pod.pools for ref in ("endpointPickerRef", "extensionRef")
-    ]
-    picks = one.namespace == pod.namespace and any(one.name.startswith(f"{name}-") for name in refs)
+    names = (name for pool in pod.pools for name in pickers_of(pool).values())
+    picks = one.namespace == pod.namespace and any(one.name.startswith(f"{name}-") for name in names)
     return picks or any(proxy.item is one.item for proxy in proxies(pod, pod.cluster))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -257,6 +259,19 @@ def test_an_audit_of_a_file_names_the_command_that_explains_it_from_there() -> N
     text = run("audit", "--from", str(CRASHED)).stdout.decode()
 
     assert f"  kubectl llmdoctor diagnose --from {CRASHED} " in text
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+@pytest.mark.parametrize(
+    "arguments",
+    [["explain"], ["fit", "Qwen/Qwen3-8B", "--gpu", "L40S"], ["fit", "-o", "json", "Qwen/Qwen3-8B", "--gpu", "L40S"]],
+)
+def test_a_full_disk_behind_standard_output_is_no_error_of_the_program(arguments: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "kubectl_llmdoctor", *arguments], stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert (done.returncode, done.stderr) == (3, b"error: standard output: No space left on device\n")
 
 
 def test_explain_shows_a_page_and_lists_all_ids() -> None:

@@ -397,6 +397,13 @@ def test_cut_json_is_tried_again_and_then_a_reason(api: FakeApi, client: Client)
     assert failure(client, PATH).reason.startswith("the answer is not whole: ")
 
 
+def test_a_web_page_in_the_place_of_an_answer_is_no_broken_connection(api: FakeApi, client: Client) -> None:
+    """A portal that asks to sign in answers everything with 200; to ask again does not help."""
+    api.faults[PATH] = [raw(200, b"\n<!doctype html><html><body>Sign in</body></html>"), OK]
+    error = failure(client, PATH)
+    assert (error.why, error.reason) == (Why.OTHER, "a web page instead of an answer; is it an API server?")
+
+
 def test_a_body_shorter_than_it_says_is_no_answer(api: FakeApi, client: Client) -> None:
     def short(handler: Handler) -> None:
         handler.send_response(200)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -25,6 +26,9 @@ COMMANDS = {
     "agent": "Print the objects that run the node agent.",
 }
 
+
+#: The disk that standard output leads to is full; whoever writes a file that an option names says so by itself.
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 #: What a completion script calls; no person does.
 _COMPLETE = "__complete"
@@ -94,8 +98,12 @@ def main(argv: list[str] | None = None) -> None:
     except Exception as error:  # the last resort: a person sees one line, not a traceback
         if os.environ.get("LLMDOCTOR_DEBUG"):
             raise
-        text = f"internal error: {type(error).__name__}: {error}; please report it (LLMDOCTOR_DEBUG=1 shows where)"
-        code = _fail(text, 3)
+        if isinstance(error, OSError) and error.errno in _FULL and not error.filename:
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 # what is left would fail once more at the end
+            code = _fail(f"standard output: {error.strerror}", 3)
+        else:
+            text = f"internal error: {type(error).__name__}: {error}; please report it (LLMDOCTOR_DEBUG=1 shows where)"
+            code = _fail(text, 3)
     status = code if isinstance(code, int) else 0
     if argv is None:
         leave(status)

@@ -1,4 +1,4 @@
-"""Routes of the Gateway API: the backends that their rules name, and the gateways on which they hang."""
+"""Routes of the Gateway API: the backends that their rules name, and the gateways on which they hang; who picks for a pool of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from kubectl_llmdoctor.facts.cluster import Item
-from kubectl_llmdoctor.tree import numbered, rows
+from kubectl_llmdoctor.tree import dig, numbered, rows
 
 
 class Backend(msgspec.Struct, frozen=True):
@@ -70,3 +70,9 @@ def parents_of(route: Item) -> list[tuple[str, str]]:
         for ref in rows(route.raw, "spec.parentRefs")
         if str(ref.get("kind") or "Gateway") == "Gateway"
     ]
+
+
+def pickers_of(pool: Item) -> dict[str, str]:
+    """The Services that an InferencePool names as its endpoint picker, by the field that does: that of its v1, then that before it."""
+    named = ((field, dig(pool.raw, f"spec.{field}.name")) for field in ("endpointPickerRef", "extensionRef"))
+    return {field: name for field, name in named if isinstance(name, str) and name}

@@ -169,6 +169,9 @@ def _words(error: Exception) -> str:
     return one_line(str(error)) or type(error).__name__
 
 
+#: What `access` asks for.
+RIGHTS = "what this user may read"
+
 #: What may be over when the server is asked again.
 _PASSING = (Why.UNREACHABLE, Why.BROKEN, Why.TIMEOUT, Why.THROTTLED, Why.SERVER)
 
@@ -198,6 +201,8 @@ def _unreachable(endpoint: Endpoint, error: RequestError, what: str) -> AccessEr
             user = f" of user {endpoint.user}" if endpoint.user else ""
             return AccessError(f"{server} does not accept the credentials{user} ({error.reason}); sign in again")
         case Why.FORBIDDEN:
-            return AccessError(f"cannot read {what}: {error.reason}; see `kubectl llmdoctor access`")
+            # of the rights themselves that command can say no more
+            more = "" if what == RIGHTS else "; see `kubectl llmdoctor access`"
+            return AccessError(f"cannot read {what}: {error.reason}{more}")
         case _:
             return AccessError(f"cannot read {what} from {server}: {error.reason}")

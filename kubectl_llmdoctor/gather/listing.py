@@ -8,7 +8,7 @@ from typing import TypeVar
 import msgspec
 
 from kubectl_llmdoctor.expressions import expression
-from kubectl_llmdoctor.gather.failure import RequestError, Why
+from kubectl_llmdoctor.gather.failure import API_SERVER, RequestError, Why, web_page
 
 T = TypeVar("T")
 
@@ -56,6 +56,8 @@ def items(pieces: Iterable[bytes], decode: Callable[[bytes], T]) -> Iterator[tup
     if not begun:
         if _is_empty(rest):
             return
+        if rest.lstrip()[:1] == b"<":
+            raise RequestError(Why.OTHER, web_page(API_SERVER))
         raise RequestError(Why.BROKEN, "the answer is no list")
     end = rest.rfind(b"]")
     try:

@@ -12,6 +12,7 @@ from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.engine import Engine, engines_of
 from kubectl_llmdoctor.facts.logs import Logs
 from kubectl_llmdoctor.facts.pod import Pod
+from kubectl_llmdoctor.facts.routes import pickers_of
 from kubectl_llmdoctor.gather.prometheus.queries import PODS, PodRef
 from kubectl_llmdoctor.gather.related import key_of, namespace_of
 from kubectl_llmdoctor.snapshot import Json, LogText, Snapshot
@@ -227,8 +228,7 @@ def _sides(pod: Pod) -> set[str]:
 def _pickers(cluster: Cluster, namespace: str) -> Iterator[Pod]:
     """The pods that choose for the InferencePools of a namespace which of their pods is asked."""
     for pool in cluster.items("InferencePool", namespace):
-        refs = (dig(pool.raw, f"spec.{ref}.name") for ref in ("endpointPickerRef", "extensionRef"))
-        names = tuple(f"{name}-" for name in refs if isinstance(name, str) and name)
+        names = tuple(f"{name}-" for name in pickers_of(pool).values())
         for item in cluster.items("Pod", namespace) if names else ():
             if item.name.startswith(names):
                 yield Pod.of(item, cluster)

@@ -16,7 +16,7 @@ import msgspec
 
 from kubectl_llmdoctor import __version__
 from kubectl_llmdoctor.gather.connection import Endpoint
-from kubectl_llmdoctor.gather.failure import API_SERVER, RequestError, Why, of_status, one_line
+from kubectl_llmdoctor.gather.failure import API_SERVER, RequestError, Why, of_status, one_line, web_page
 from kubectl_llmdoctor.gather.wire import Route, Wire, Wires, talking
 
 #: Requests that run at the same time; a human's requests share a small part of the API server's capacity.
@@ -129,6 +129,8 @@ class Client:
         try:
             return decode(body)
         except (msgspec.DecodeError, RecursionError) as error:
+            if body.lstrip()[:1] == b"<":
+                raise RequestError(Why.OTHER, web_page(self.expected)) from None
             # A proxy that dies in the middle can leave an answer that ends cleanly and is not whole.
             raise RequestError(Why.BROKEN, f"the answer is not whole: {one_line(str(error))}") from None
 

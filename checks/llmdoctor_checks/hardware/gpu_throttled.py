@@ -63,7 +63,12 @@ def gpu_throttled(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         severity="warning" if loaded else "info",
         # it slows a server down, and seldom keeps it from becoming ready
         confidence="certain" if now and pod.ready and sure else "possible" if now and not pod.ready else "likely",
-        summary=f"{len(slow)} of {len(hardware.mine)} GPUs of this pod on {hardware.node} run at reduced clocks: "
+        summary=(
+            f"The GPU of this pod on {hardware.node} runs"
+            if len(hardware.mine) == 1
+            else f"{len(slow)} of {len(hardware.mine)} GPUs of this pod on {hardware.node} run"
+        )
+        + " at reduced clocks: "
         + "; ".join(
             f"{device.title}{_heat(device)}{_clock(device)}, {why[0][1]}{_drawn(device, why)}{_since(pod, device, why)}"
             for device, why in slow[:3]

@@ -73,8 +73,10 @@ def fabric_manager_down(pod: Pod, subject: Subject, hardware: Hardware | None, l
     ]
     if not evidence:
         return
-    count = f": {len(refused)} of {len(hardware.devices)} GPUs could not be registered with it" if refused else ""
-    count = count or f": {len(waiting)} of {len(hardware.devices)} GPUs are not registered with it" if waiting else ""
+    count = ""
+    if refused or waiting:
+        what = "could not be" if refused else "are not"
+        count = f": {len(refused or waiting)} of {len(hardware.devices)} GPUs {what} registered with it"
     yield Finding(
         confidence="certain" if waiting or refused else "likely",
         summary=f"The NVSwitches of {hardware.node} are not set up by the fabric manager{count}; CUDA does not start there.",

@@ -3,7 +3,20 @@
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Cluster, Finding, Item, Line, Log, Logs, Pod, dig, fixes, object_evidence, rows
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Finding,
+    Item,
+    Line,
+    Log,
+    Logs,
+    Pod,
+    dig,
+    fixes,
+    object_evidence,
+    pickers_of,
+    rows,
+)
 from llmdoctor_checks.serving._routes import reached
 
 #: gateway-api-inference-extension and llm-d, `pkg/epp/requestcontrol/director.go`: the older word and the newer.
@@ -29,9 +42,8 @@ def refused_by(pool: Item, cluster: Cluster, words: tuple[str, ...] = NO_CANDIDA
         f"pickers: {words[0]}",
         lambda: [(text.namespace, text.pod, line) for text in cluster.snapshot.logs for line in Log(text).find(*words)],
     )
-    refs = (dig(pool.raw, f"spec.{ref}.name") for ref in ("extensionRef", "endpointPickerRef"))
     # the charts call a picker by its pool
-    names = [pool.name, f"{pool.name}-epp", *(name for name in refs if isinstance(name, str) and name)]
+    names = [pool.name, f"{pool.name}-epp", *pickers_of(pool).values()]
     of_it = re.compile(rf"(?:{'|'.join(map(re.escape, names))}){_REPLICA}")
     return [line for where, who, line in said if where == pool.namespace and of_it.fullmatch(who)]
 
@@ -72,10 +84,9 @@ def unmade(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
 
 def _no_picker(pool: Item, cluster: Cluster) -> tuple[str, str] | None:
     """The field in which a pool names a Service as its endpoint picker that is not there, and that name."""
-    for ref in ("endpointPickerRef", "extensionRef"):
-        name = dig(pool.raw, f"spec.{ref}.name")
+    for ref, name in pickers_of(pool).items():
         of_a_service = dig(pool.raw, f"spec.{ref}.kind") in (None, "", "Service")
-        if isinstance(name, str) and of_a_service and not cluster.item("Service", pool.namespace, name):
+        if of_a_service and not cluster.item("Service", pool.namespace, name):
             return ref, name
     return None
 

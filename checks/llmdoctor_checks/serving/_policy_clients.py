@@ -21,6 +21,7 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     logs_of,
     object_evidence,
+    pickers_of,
     pod_evidence,
     rows,
     told_by,
@@ -51,7 +52,6 @@ from llmdoctor_checks.start._balancers import GATE
 #: Envoy's of what it asks over gRPC where to send a request, or whether (ext_proc: an endpoint picker); to whom it does not say.
 _OF_PICKER = ("ext_proc_error_gRPC_error_14", r"connection_timeout\b")
 _GRPC = ("grpc", "h2c", "http2")
-_REFS = ("extensionRef", "endpointPickerRef")
 _PICKERS = r"(?i)\bepp\b|picker|ext-?proc|processor|gateway-plugin|router"
 
 #: Of whom a server says that he asked, in the access logs of uvicorn, llama-server and Gin; a mesh's proxy asks for others from an
@@ -380,18 +380,18 @@ def _of_grpc(service: Item) -> bool:
 
 def pickers(cluster: Cluster) -> set[tuple[str, str]]:
     """The Services, by namespace and name, of all that gateways may ask where to send a request: of an InferencePool, or called so."""
-    pools = [(pool, ref) for pool in cluster.items("InferencePool") for ref in _REFS]
-    named = {(pool.namespace, str(dig(pool.raw, f"spec.{ref}.name") or "")) for pool, ref in pools}
+    pools = cluster.items("InferencePool")
+    named = {(pool.namespace, name) for pool in pools for name in pickers_of(pool).values()}
     services = cluster.items("Service")
     called = {(x.namespace, x.name) for x in services if re.search(_PICKERS, x.name) and _of_grpc(x)}
-    return {one for one in named if one[1]} | called
+    return named | called
 
 
 def picks(pod: Pod, cluster: Cluster) -> bool:
     """Whether a gateway asks the pod where to send requests: an InferencePool names its Service, or it is called so."""
     names = {item.name for item in pod.services}
     pools = cluster.items("InferencePool", pod.namespace)
-    if any(dig(pool.raw, f"spec.{ref}.name") in names for pool in pools for ref in _REFS):
+    if any(name in names for pool in pools for name in pickers_of(pool).values()):
         return True
     called = (pod.name, *names, *(word for c in pod.containers for word in (c.name, c.spec.image)))
     return any(re.search(_PICKERS, word) for word in called)

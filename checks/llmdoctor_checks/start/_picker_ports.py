@@ -14,6 +14,7 @@ from kubectl_llmdoctor.api import (
     fixes,
     log_evidence,
     object_evidence,
+    pickers_of,
     pointer_to,
     rows,
 )
@@ -32,10 +33,9 @@ _GRPC, _USUAL = r"grpc|h2c|http2|ext-?proc", 9002
 def picker_elsewhere(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
     """An InferencePool that names a port which the Service of its picker does not have: no request gets a place to go."""
     for pool in pod.pools if pod.exists and pod.ready else ():
-        for ref in ("endpointPickerRef", "extensionRef"):
+        for ref, name in pickers_of(pool).items():
             path = f"spec.{ref}.port.number" if dig(pool.raw, f"spec.{ref}.port") else f"spec.{ref}.portNumber"
-            name, asked = dig(pool.raw, f"spec.{ref}.name"), dig(pool.raw, path)
-            service = cluster.item("Service", pod.namespace, name) if isinstance(name, str) else None
+            asked, service = dig(pool.raw, path), cluster.item("Service", pod.namespace, name)
             if service is None or not isinstance(asked, int):
                 continue
             listed = rows(service.raw, "spec.ports")

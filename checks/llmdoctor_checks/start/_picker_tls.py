@@ -20,6 +20,7 @@ from kubectl_llmdoctor.api import (
     fixes,
     log_evidence,
     object_evidence,
+    pickers_of,
     pod_evidence,
     rows,
 )
@@ -43,11 +44,17 @@ def picker_with_tls(pod: Pod) -> Iterator[Finding]:
     for pool, picker in _pickers(pod) if lines else ():
         of_pool = re.compile(rf"(?<![\w.-]){re.escape(pool.name)}{_OF_A_POOL}\w{{1,20}}\.{re.escape(pool.namespace)}\.")
         said = next((x for x in lines if _OF_A_POOL not in x.text or of_pool.search(x.text[:4000])), None)
-        told = _told(picker)
+        told, named = _told(picker), list(pickers_of(pool).items())
         rule = next((r for r in pod.cluster.items("DestinationRule") if _is_of(r, pool)), None)
-        if said is None or told is None or (rule is not None and _with_tls(rule)) or _answers(said, of_pool):
+        if (
+            said is None
+            or told is None
+            or not named
+            or (rule is not None and _with_tls(rule))
+            or _answers(said, of_pool)
+        ):
             continue
-        name = dig(pool.raw, "spec.endpointPickerRef.name") or dig(pool.raw, "spec.extensionRef.name")
+        field, name = named[0]
         yield Finding(
             severity="warning",
             summary=f"{picker.pod.name}, the endpoint picker of InferencePool {pool.name}, serves TLS ({told}), and the gateway asks it in "
@@ -55,7 +62,7 @@ def picker_with_tls(pod: Pod) -> Iterator[Finding]:
             evidence=(
                 log_evidence(said, NOT_ASKED),
                 pod_evidence(picker, "args", told),
-                object_evidence(pool, "spec", f"endpointPickerRef: {name}"),
+                object_evidence(pool, "spec", f"{field}: {name}"),
             ),
             fixes=(
                 _plain(picker),
@@ -108,9 +115,8 @@ def _told(picker: Container) -> str | None:
 
 
 def _is_of(rule: Item, pool: Item) -> bool:
-    name = dig(pool.raw, "spec.endpointPickerRef.name") or dig(pool.raw, "spec.extensionRef.name")
     host = str(dig(rule.raw, "spec.host") or "")
-    return host.split(".")[0] in (name, "*")
+    return host.split(".")[0] in (*pickers_of(pool).values(), "*")
 
 
 def _plain(picker: Container) -> Fix:
