@@ -16,6 +16,7 @@ from kubectl_llmdoctor.api import (
     setting_evidence,
     units,
 )
+from kubectl_llmdoctor.catalog.models import find
 
 from ._budget import finding, gib, role_of
 
@@ -108,11 +109,11 @@ def _on_any_gpus(pod: Pod, sizing: Sizing) -> Finding | None:
     spread = serving.tensor_parallel * serving.pipeline_parallel > own or engine.value("nnodes", 1) != 1
     if spread or needed <= own * _LARGEST_GIB * GIB or not engine.found.argv_known:
         return None
-    if any(
-        word in str(arg)
-        for arg in engine.found.argv
-        for word in ("quanti", "offload", "overrid", "--kt-", "data-parallel", "--dp")
-    ):
+    known = find(engine.checkpoint)
+    # no option makes the files of a checkpoint smaller that is quantized itself
+    as_stored = known is not None and known.exact and known.architecture.quantization is not None
+    others = ("offload", "overrid", "--kt-", "data-parallel", "--dp", *(() if as_stored else ("quanti",)))
+    if any(word in str(arg) for arg in engine.found.argv for word in others):
         return None
     return _too_large(
         engine,

@@ -60,6 +60,18 @@ from llmdoctor_checks.serving._autoscaling import scalers
 #: Parts of names of storage classes over network file systems, which attach nothing and let any node mount.
 _SHARED = ("nfs", "efs", "filestore", "azurefile", "cephfs", "lustre", "gpfs", "weka", "juicefs", "gcsfuse", "s3")
 
+#: Storage classes that come with a cloud or a distribution and make disks, of which no driver makes a file system for many nodes.
+#: Sources: the drivers of EBS, Google's and Azure's disks, local-path-provisioner; docs of EKS, GKE, AKS and K3s.
+_DISKS = {
+    "gp2": "EBS",
+    "gp3": "EBS",
+    "standard-rwo": "Google's persistent disks",
+    "premium-rwo": "Google's persistent disks",
+    "managed-csi": "Azure's disks",
+    "managed-csi-premium": "Azure's disks",
+    "local-path": "folders of one node",
+}
+
 #: What a provisioner's message repeats of the claim.
 _REPEATED = r'^failed to provision volume with StorageClass "[^"]*": (?:rpc error: code = \w{1,30} desc = ){0,3}'
 
@@ -120,7 +132,8 @@ def pvc_unbound(
     Pending by design until its pod is placed; that is the scheduler's work, which a pod with `nodeName` never sees.
 
     In manifests a claim that none of them makes is no fault by itself: it may be there. It is a risk beside a claim of a like name,
-    of the same release or file, that nothing mounts, and where a chart that makes a claim gave it the release's name.
+    of the same release or file, that nothing mounts, and where a chart that makes a claim gave it the release's name. So is one that
+    asks for ReadWriteMany of a class whose name stands for disks everywhere (`gp3`, `standard-rwo`, `managed-csi`, `local-path`).
 
     ## Fix
 
@@ -140,6 +153,7 @@ def pvc_unbound(
         yield from _never_bound(pod, workload, events)
     elif workload and not pod.exists and (pod.gpus or subject.engines(pod)):
         yield from _shared(pod, workload, subject)
+        yield from _of_disks(pod)
         yield from _misnamed(pod, subject)
 
 
@@ -271,6 +285,32 @@ def _shared(pod: Pod, workload: Workload, subject: Subject) -> Iterator[Finding]
             fix=fixes.advice(
                 f"Make {claim.name} ReadWriteMany on storage that offers it (a claim that exists must be recreated), or "
                 "give each replica its own: a StatefulSet with volumeClaimTemplates"
+            ),
+        )
+        return
+
+
+def _of_disks(pod: Pod) -> Iterator[Finding]:
+    """A claim of a manifest that many nodes should mount, from a class of that name which makes disks everywhere."""
+    for claim in volume_claims(pod):
+        makes = _DISKS.get(claim.storage_class or "")
+        block = claim.get("spec.volumeMode") == "Block" or claim.volume
+        if not makes or block or claim.item is None or "ReadWriteMany" not in claim.modes:
+            continue
+        if pod.cluster.find("StorageClass", "", claim.storage_class or ""):
+            continue  # one of the reader's own
+        yield Finding(
+            role="risk",
+            summary=f"Claim {claim.name} asks storage class {claim.storage_class} for ReadWriteMany; where that makes {makes}, as "
+            "it does by default, none is made, and the pod stays Pending.",
+            evidence=(
+                object_evidence(claim.item, "spec.accessModes", ", ".join(claim.modes)),
+                object_evidence(claim.item, "spec.storageClassName", str(claim.storage_class)),
+                pod_evidence(pod, "volumes", f"persistentVolumeClaim: {claim.name}"),
+            ),
+            fix=fixes.advice(
+                f"Name a class of a network file system in PersistentVolumeClaim/{claim.name}, or make it ReadWriteOnce if all pods "
+                "that mount it run on one node; a claim that exists must be recreated"
             ),
         )
         return

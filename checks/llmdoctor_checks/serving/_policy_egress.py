@@ -126,7 +126,7 @@ def outside(pod: Pod, engines: Sequence[Engine], cluster: Cluster, logs: Logs | 
         fix = (
             let_out_to(theirs[0][0], [rule for _, listed in theirs for rule in listed], hosts, port)
             if theirs
-            else let_outside(ours[0], [f"port {port} of public addresses"], port)
+            else let_outside(ours[0], [f"port {port} of public addresses"])
         )
         yield Finding(
             summary=f"No rule of {' and '.join(dict.fromkeys(names))} lets {pod.name} out of the cluster at port {port}, "
@@ -361,6 +361,7 @@ def packages(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
     """A script that installs packages at each start and ends when it cannot, in a pod that no policy lets out to where they are."""
     found = [] if pod.exists else policies(pod, cluster, "Egress")
     allowed = [rule for rule in rules(found, "Egress") if leads_outside(rule)]
+    kept = []
     for container in pod.containers if found else ():
         mounted = any(re.search(r"pip\.conf|/etc/(?:apt|pip)\b", m.mount_path) for m in container.spec.volume_mounts)
         words = [*container.env, *(text for _, text in container.words)]
@@ -368,18 +369,21 @@ def packages(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
             continue
         for command, ports in ((PIP, (443,)), (FETCHES, (80, 443))):
             run = fails_at(container, command)
-            if run is None or any(has_port(rule, port) for rule in allowed for port in ports):
-                continue
-            path, line, said = run
-            names = " and ".join(item.name for item in found)
-            yield Finding(
-                role="risk",
-                summary=f"NetworkPolicy {names} lets {pod.name} out to no public address at port {' or '.join(map(str, ports))}; the "
-                f"script of {container.name} runs `{said}`, and ends there.",
-                evidence=(pod_evidence(container, path, quoted(line)), *(quote(item, "egress") for item in found)),
-                fix=let_outside(found[0], [f"port {ports[0]} of public addresses"], ports[0]),
-            )
-            return
+            if run is not None and not any(has_port(rule, port) for rule in allowed for port in ports):
+                kept.append((container, ports, run))
+    if kept:
+        # init containers come before the others
+        container, ports, (path, line, said) = min(kept, key=lambda one: one[0].role != "init")
+        names = " and ".join(item.name for item in found)
+        yield Finding(
+            role="risk",
+            summary=f"NetworkPolicy {names} lets {pod.name} out to no public address at port {' or '.join(map(str, ports))}; the "
+            f"script of {container.name} runs `{said}`, and ends there.",
+            evidence=(pod_evidence(container, path, quoted(line)), *(quote(item, "egress") for item in found)),
+            fix=let_outside(
+                found[0], [f"port {port} of public addresses" for port in sorted({at for one in kept for at in one[1]})]
+            ),
+        )
 
 
 def _dns_elsewhere(

@@ -87,14 +87,14 @@ def _to(port: int) -> list[dict[str, object]]:
     return [{"ports": [{"port": str(port), "protocol": "TCP"}]}]
 
 
-def let_outside(policy: Item, closed: list[str], port: int = 443) -> Fix:
-    """Rules for what is closed: DNS, or a port of public addresses, in the words of the finding."""
+def let_outside(policy: Item, closed: list[str]) -> Fix:
+    """Rules for what is closed: DNS, or ports of public addresses, in the words of the finding."""
     wanted: list[dict[str, object]] = []
     if "DNS (port 53)" in closed:
         wanted.append({"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]})
-    if closed[-1].startswith(f"port {port}"):
+    if public := [int(text.split()[1]) for text in closed if text.startswith("port ")]:
         block = {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"]}
-        wanted.append({"to": [{"ipBlock": block}], "ports": [{"protocol": "TCP", "port": port}]})
+        wanted.append({"to": [{"ipBlock": block}], "ports": [{"protocol": "TCP", "port": port} for port in public]})
     return with_rules(policy, "egress", wanted, f"Allow {' and '.join(closed)} in NetworkPolicy/{policy.name}")
 
 

@@ -124,6 +124,9 @@ def engine_args_invalid(pod: Pod, subject: Subject, logs: Logs | None) -> Iterat
     A start script of Ollama that calls its client first (`ollama create … && ollama serve`) never comes to the server that the
     client asks.
 
+    The kubelet replaces `$(NAME)` in arguments by the value of a variable, and nothing else: without a shell `$NAME` and `${NAME}` reach
+    the program as they stand.
+
     Of several words after `sh -c` the shell takes the first alone for its script: `command: [sh, -c]` with
     `args: [vllm, serve, MODEL]` runs `vllm`, which prints its usage and ends; `python3` without arguments ends with exit code 0.
 
@@ -156,6 +159,7 @@ def _refused(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
         yield from _tls_refused(pod, engine, logs)
         yield from _unspoken(pod, engine, logs)
         yield from _left_over(pod, engine, logs)
+    yield from _unexpanded(pod, engine)
     yield from _no_size(pod, engine)
     yield from _no_such_node(pod, engine)
     yield from _aborts(pod, engine, logs)
@@ -368,6 +372,33 @@ def _before_its_server(pod: Pod, engine: Engine) -> Iterator[Finding]:
                 "Start `ollama serve` in the background, wait with `until ollama list`, and end with `wait`, in "
                 f"{fixes.edited(pod)}"
             ),
+        )
+        return
+
+
+def _unexpanded(pod: Pod, engine: Engine) -> Iterator[Finding]:
+    """A variable of the container in a shell's spelling, in an argument that no shell reads: the kubelet knows `$(NAME)` alone."""
+    container = engine.container
+    for setting in () if pod.exists else engine.found.settings.values():
+        text = str(setting.value)
+        found = re.search(r"\$(?:\{(\w{1,100})\}|(\w{1,100}))", text)
+        name = (found[1] or found[2]) if found else ""
+        variable = container.env.get(name)
+        word = next((word for _, word in container.words if text in word), None)
+        if found is None or word is None or variable is None or "$" in str(variable.value or ""):
+            continue  # a tool that fills in the file may fill in both
+        meant = word.replace(found[0], f"$({name})")
+        told = f"Write {meant}, which the kubelet replaces by the variable's value"
+        yield Finding(
+            role="risk",
+            severity="critical",
+            summary=f"{engine.title} is given {found[0]} as it stands: no shell reads the arguments of {container.name}, and the "
+            f"kubelet replaces $({name}) only.",
+            evidence=(
+                setting_evidence(container, setting),
+                pod_evidence(container, f"env[{name}]", str(variable.value or variable.origin)),
+            ),
+            fix=settling.word(container, word, meant, told) or fixes.advice(f"{told}, in {fixes.edited(pod)}"),
         )
         return
 

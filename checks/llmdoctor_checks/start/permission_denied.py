@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from kubectl_llmdoctor.api import Container, Engine, Finding, Fix, Pod, check, fixes, pod_evidence, setting_evidence
 from llmdoctor_checks.start._images import root_image
@@ -133,13 +134,25 @@ _NEEDED = {"HOME": "/tmp", "USER": "llm", "HF_HOME": "/tmp/hf"}
 
 
 def _as_a_user(container: Container) -> Fix:
-    """A user with a number, a group for its volumes, and a home, where the container names none."""
-    variables = {name: value for name, value in _NEEDED.items() if name not in container.env}
-    operations = [
+    """A user with a number, a group for its volumes, and a home, where the container names none; what is mounted in root's goes there."""
+    mounts = enumerate(container.spec.volume_mounts)
+    # only root may enter /root, whoever may write to what is mounted below it
+    below = [(at, mount.mount_path) for at, mount in mounts if mount.mount_path.startswith("/root/")]
+    moved = [] if "HOME" in container.env else below
+    needed = _NEEDED.items() - {("HF_HOME", _NEEDED["HF_HOME"])} if moved else _NEEDED.items()
+    variables = {name: value for name, value in sorted(needed) if name not in container.env}
+    named = ((one.name, str(one.value or "")) for one in container.spec.env if moved)
+    variables |= {name: f"/tmp/{value[6:]}" for name, value in named if value.startswith("/root/")}
+    operations: list[dict[str, Any]] = [
         {"op": "add", "path": f"{container.pointer}/securityContext/runAsUser", "value": 1000},
         {"op": "add", "path": "/securityContext/fsGroup", "value": 1000},
+        *(
+            {"op": "replace", "path": f"{container.pointer}/volumeMounts/{at}/mountPath", "value": f"/tmp/{path[6:]}"}
+            for at, path in moved
+        ),
     ]
     summary = f"Run {container.name} as user 1000, with a group for its volumes and a home that it may write"
+    summary += ", which has what is mounted below /root" if moved else ""
     return fixes.patch(container.pod, summary, operations + fixes.variable_operations(container, variables)[0])
 
 

@@ -92,7 +92,7 @@ def probe_too_short(pod: Pod, subject: Subject, events: Events | None, logs: Log
     the failure is the cause, and no longer budget helps. A start that has printed nothing for many minutes but that its workers take
     no work may stand still forever: then it is a guess.
 
-    In a manifest it is a risk where the budget is shorter than a usual start: 90 s, and the time in which the model's files,
+    In a manifest it is a risk where the budget is no longer than a usual start: 90 s, and the time in which the model's files,
     whose size is known from its shape, are downloaded into the container's own file system at 500 MB/s, or are read from
     a volume at 1 GiB/s. It is a possible one where 40 s in place of the 90 s, which a small model takes on a warm node, would do.
     What lies in a volume outlives the restart, so a download to it goes on where it stopped.
@@ -328,7 +328,7 @@ def _risk(pod: Pod, engine: Engine, sizing: Sizing) -> Iterator[Finding]:
         return  # the operator's own startup probe, or the rest of this one, may come from elsewhere
     files, how, evidence = _files(engine, sizing)
     usual = _USUAL_START_SECONDS + files
-    if probe.budget >= usual:
+    if probe.budget > usual:
         return
     long = f", in about {say_seconds(usual)}: {how} takes {say_seconds(files)}" if files else ""
     tail = ", and there is no startup probe" if kind == "liveness" else ""
