@@ -73,7 +73,9 @@ def test_a_signature_matches_its_lines_and_ignores_its_near_misses(signature: Si
         before = [
             p
             for p in signature.patterns[:place]
-            if not (p.near or p.raised_in or p.bare or p.phases or p.ends or p.speaks_of or p.locks is not None)
+            if not (
+                p.near or p.raised_in or p.bare or p.phases or p.ends or p.speaks_of or p.asks or p.locks is not None
+            )
             and (p.affects or signature.affects) in ("requests", pattern.affects or signature.affects)
         ]
         lines = [line for line in signature.matches if capture(pattern, line) is not None]

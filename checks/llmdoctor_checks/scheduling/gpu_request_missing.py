@@ -90,6 +90,10 @@ _MODEL_NEEDS = (
 #: Of them CUDA's words for a driver that is too old, or not there.
 _OLD_OR_NONE = _NO_GPU[-2:]
 
+#: CTranslate2's words for them; all of its packages of the last years are built for CUDA 12, so that no driver of that is too old.
+_CTRANSLATE2 = r"RuntimeError: CUDA failed with error CUDA driver version is insufficient"
+_OF_CTRANSLATE2 = (12, 0)
+
 #: How near its end a program says why it ends.
 _LAST = 15
 
@@ -128,7 +132,9 @@ def gpu_request_missing(pod: Pod, subject: Subject, logs: Logs | None, node: Nod
     it the pod may land on any node, and the engine finds no device: "Failed to infer device type", "No CUDA GPUs are
     available". Where the NVIDIA runtime is the node's default it may even start, on a GPU that the scheduler gives to
     somebody else as well. CUDA itself says of a container without a driver that the driver version is insufficient, as it does
-    of an old one: of a program that ends so in a container that asks for no GPU the missing request is the likelier of both.
+    of an old one: of a program that ends so in a container that asks for no GPU the missing request is the likelier of both. A runtime
+    class gives the GPUs to whoever has NVIDIA_VISIBLE_DEVICES, by its image too: there the same is said of CTranslate2 (faster-whisper)
+    beside a driver that is new enough for its packages.
 
     Ollama, llama.cpp and Text Embeddings Inference take the CPU then, and are many times slower. That is a fault where the
     pod was meant for a GPU: its RuntimeClass, its node selector, variables of NVIDIA's runtime, the layers that llama.cpp
@@ -162,7 +168,7 @@ def gpu_request_missing(pod: Pod, subject: Subject, logs: Logs | None, node: Nod
             yield from _needs_one(pod, engine, logs, subject)
         elif said := next(_for_a_model(container, logs), None):
             yield _model_needs_one(container, said)
-        elif logs is not None and (not near_gpus(container) or given_by_request_only(container, node)):
+        elif logs is not None:
             yield from _without_driver(container, logs, node)
 
 
@@ -283,6 +289,9 @@ def _without_driver(container: Container, logs: Logs, node: Node | None) -> Iter
     line = next((x for text in _OLD_OR_NONE for log in ended for x in log.find(text) if _ends(x)), None)
     if line is None:
         return
+    near = near_gpus(container) and not given_by_request_only(container, node)
+    if near and not _would_do(container, line, node):
+        return  # it may be led in without a request, and too old
     said = line.log.find(*_TOLD)
     if any(re.search(_THERE, x.text[:2000]) for x in said):
         return  # it is led in, and too old
@@ -290,6 +299,7 @@ def _without_driver(container: Container, logs: Logs, node: Node | None) -> Iter
     if driver and built and suffices(driver[0], built[0]) is False:
         return  # that the driver is too old is known
     yield Finding(
+        confidence="likely" if near else "certain",
         summary=f"CUDA finds no driver in container {container.name}, which asks for no GPU"
         + (f"; that of the node knows CUDA {say_cuda(driver[0])}." if driver else "."),
         evidence=(
@@ -314,6 +324,13 @@ def _without_driver(container: Container, logs: Logs, node: Node | None) -> Iter
         ),
         order=line.order,
     )
+
+
+def _would_do(container: Container, line: Line, node: Node | None) -> bool:
+    """Whether the node's driver is new enough for whoever says that there is none, and only its runtime class may lead it in."""
+    driver = driver_cuda(container.pod, node)
+    by_class = container.pod.spec.runtime_class_name == "nvidia" and "NVIDIA_VISIBLE_DEVICES" not in container.env
+    return bool(by_class and driver and driver[0] >= _OF_CTRANSLATE2 and re.search(_CTRANSLATE2, line.text[:2000]))
 
 
 def _ends(line: Line) -> bool:

@@ -88,18 +88,19 @@ _RAY_OF_ITS_POD = ("auto", "local", "127.0.0.1:6379", "localhost:6379")
 #: number their ranks and load NCCL), Gloo or NCCL has joined them and connects one to another (`init.cc` exchanges what each rank has
 #: before any file of `transport/` sets up a connection; vLLM and SGLang hand NCCL's id to all over Gloo before it asks the system for
 #: anything), Ray prints what a worker on another node says, or vLLM has divided the group of
-#: all ranks, which is the first that it makes.
+#: all ranks, which is the first that it makes; kernels are warmed up, or compiled by DeepGEMM, for weights that are loaded.
 _STARTED = (
     r"KV cache|Gloo connectFullMesh failed|\(RayWorker\w* pid=\d+, ip="
     r"|\b(?:vLLM|sglang) is using nccl==|\bInit torch distributed ends\b|\brank \d{1,4} in world size \d{1,4} is assigned as "
     r"|RuntimeError: NCCL error: unhandled system error"
     r"|NCCL INFO .{0,200}(?:Init COMPLETE|via (?:NET|P2P|SHM)/)"
     r"|\btransport/\w+\.cc:\d+ NCCL WARN (?!(?:Cuda|HIP) failure)"
-    r"|, line \d+, in (?:initialize_model_parallel|in_the_same_node_as|_initialize_kv_caches)\b"
+    r"|, line \d+, in (?:initialize_model_parallel|in_the_same_node_as|_initialize_kv_caches|kernel_warmup|compile_or_warm_up_model)\b"
+    r"|/deep_gemm/include/deep_gemm/impls/\w{1,80}\.cuh\b"
 )
 
 #: What vLLM and SGLang print next, on each rank: of data parallel ones some may load while others find no GPU.
-_LOADS = r"|\bStarting to load model |\bLoading safetensors checkpoint shards: |\bLoad weight begin\b"
+_LOADS = r"|\bStarting to load model |\bLoading safetensors checkpoint shards: |\bLoad weight begin\b|\bModel loading took \d"
 
 #: Who else a process is to meet: PyTorch's store, NCCL and Gloo say which address they lost or do not reach (c10d's `socket.cpp`,
 #: `misc/socket.cc`, `transport/tcp/pair.cc`), and Ray which of its nodes went.
