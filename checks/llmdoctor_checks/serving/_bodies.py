@@ -32,7 +32,7 @@ _IN_JSON = ('"response_code":413', '"response_code":"413"', '"response_code": 41
 LITERALS = (_OF_NGINX, _OF_ENVOY, *_IN_JSON, '"statusCode":413', "status=413", '" 413')
 _STATUS = r'"(?:response_code|status)": ?"?413"?[,}]'
 #: As programs in front of a server log a request that they refused themselves.
-_BY_A_FRONT = r'"(?:status(?:_?code)?)": ?"?413\b|\bstatus(?:_?code)?=413\b|HTTP/[\d.]{1,3}" 413\b'
+_BY_A_FRONT = r'"(?:status(?:_?code)?|response_code)": ?"?413\b|\bstatus(?:_?code)?=413\b|HTTP/[\d.]{1,3}" 413\b'
 #: With the address of another it is a request that it made itself, and whoever answers there refused it.
 _ASKED_ANOTHER = rf"https?://[^\s\"']{{1,300}}(?:{GENERATES}|/v1/)"
 _ASKED_SOMEBODY = r'"?(?:upstream_?(?:host|addr|status)|upstreamAddr|OriginStatus)"?[:=] ?"?(?!null|-|"|0\b)[\w\[]'
@@ -55,8 +55,10 @@ _LIMITS = sorted(
 #: answers 400 or 422 to a prompt that is too long, a client that waited too long leaves (408, 499), and the large ones meet limits first.
 _OF_A_LIMIT = ("404", "413", "431")
 #: What is looked for in a gateway's own log besides.
-OWN = (*_SIZED, "413", "PayloadTooLargeError", "request entity too large")
-_OWN_WORDS = (_OF_NGINX, "PayloadTooLargeError", "request entity too large")
+#: Envoy's detail of an answer (500) that a filter wants whole and that is larger than it buffers: the server had answered.
+_ANSWER = "response_payload_too_large"
+OWN = (*_SIZED, "413", "PayloadTooLargeError", "request entity too large", _ANSWER)
+_OWN_WORDS = (_OF_NGINX, _OF_ENVOY, "PayloadTooLargeError", "request entity too large")
 #: So many that failed, each above all that did not, are no chance; of the last lines.
 _FEWEST_FAILED, _FEWEST_GOOD, _MOST = 5, 10, 20_000
 
@@ -135,6 +137,11 @@ def refused_itself(own: Log) -> list[Line]:
         and not re.search(_ASKED_SOMEBODY, x.text[:4000])
         and (_OF_NGINX in x.text or re.search(_BY_A_FRONT, x.text[:4000]) or re.search(_OF_MORGAN, x.text[:2000]))
     ]
+
+
+def answers_dropped(own: Log) -> list[Line]:
+    """Lines of an Envoy that answered 500 in the place of a server's answer, which was larger than it buffers."""
+    return [x for x in own.find(_ANSWER) if "POST" in x.text[:4000] and re.search(_PATHS, x.text[:4000])]
 
 
 def in_own_words(own: Log) -> bool:
@@ -240,6 +247,21 @@ def own_finding(pod: Pod, lines: list[Line], more: str, confidence: Literal["lik
         ),
         evidence=tuple(log_evidence(one) for one in lines[-2:]),
         fix=takes_more(line, max(_sizes(lines), default=0), pod.cluster),
+        order=line.order,
+    )
+
+
+def dropped_finding(pod: Pod, lines: list[Line]) -> Finding:
+    """What is said of answers that a gateway did not pass on."""
+    line = lines[-1]
+    return Finding(
+        severity="warning",
+        confidence="likely",
+        summary=f"{line.log.container} of {pod.name} answered 500 in the place of answers that are larger than it buffers, "
+        f"{often(len(lines))} in its log: the server had answered.",
+        evidence=(log_evidence(line, _ANSWER),),
+        explains=("http-5xx",),
+        fix=takes_more(line, 0, pod.cluster),
         order=line.order,
     )
 

@@ -25,15 +25,20 @@ from kubectl_llmdoctor.api import (
     fixes,
     log_evidence,
     object_evidence,
+    table,
 )
 from llmdoctor_checks.scheduling._words import sentence
 from llmdoctor_checks.serving._exposure import backends
 from llmdoctor_checks.serving._routes import answers, led_by_others
+from llmdoctor_checks.start._routed_ports import ways_to
 
 IGNORED = "Ignoring ingress because of error while validating ingress class"
 _OLD, _DEFAULT = "kubernetes.io/ingress.class", "ingressclass.kubernetes.io/is-default-class"
 _REFUSES = ("FailedBuildModel", "FailedDeployModel", "Translate")
 _TAKES = ("SuccessfullyReconciled", "Sync")
+#: Cloud controllers of a Service (`cloud-provider/controllers/service`).
+_NO_BALANCER, _BALANCED = "SyncLoadBalancerFailed", "EnsuredLoadBalancer"
+_OF_ENVOY_GATEWAY = "gateway.envoyproxy.io/owning-gateway-name"
 _TARGET_TYPE, _NEG = "alb.ingress.kubernetes.io/target-type", "cloud.google.com/neg"
 
 
@@ -80,6 +85,51 @@ def unserved(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]
             else fixes.advice(text + (f" ({have})" if have else ""), "kubectl get ingressclasses"),
         )
         return
+
+
+def unbalanced(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
+    """A Service of type LoadBalancer of a pod for which its controller makes none, by what that said last, and that has no address."""
+    for item in pod.services:
+        if dig(item.raw, "spec.type") != "LoadBalancer" or dig(item.raw, "status.loadBalancer.ingress"):
+            continue
+        told = [
+            one
+            for one in events_of(cluster).about([("Service", item.name)])
+            if one.namespace == item.namespace and one.reason in (_NO_BALANCER, _BALANCED)
+        ]
+        last = max(told, key=lambda one: (one.last is not None, one.last), default=None)
+        others = any(one is not item and dig(one.raw, "spec.type") == "LoadBalancer" for one in pod.services)
+        if last is None or last.reason != _NO_BALANCER or others or any(ways_to(item, cluster)):
+            continue
+        yield Finding(
+            severity="warning",
+            summary=f"Service {item.name} has no address: {sentence(last.message)} {pod.name} gets no requests from outside through it.",
+            evidence=(event_evidence(last, cluster),),
+            fix=_balanced(item, last.message),
+        )
+        return
+
+
+def _balanced(item: Item, message: str) -> Fix:
+    """What a cloud's load balancers take; of the Service of a gateway its operator decides, which would set it back."""
+    refused = re.search(r'externalTrafficPolicy: "?Local"? is unsupported', message) is not None
+    if not refused or dig(item.raw, "spec.externalTrafficPolicy") != "Local":
+        return fixes.advice(
+            f"Correct what it names, in Service/{item.name} or at the cloud",
+            f"kubectl -n {item.namespace} describe service {item.name}",
+        )
+    if item.labels.get(_OF_ENVOY_GATEWAY) or any(_OF_ENVOY_GATEWAY in key for key in _selected(item)):
+        return fixes.advice(
+            "Set spec.provider.kubernetes.envoyService.externalTrafficPolicy: Cluster in the EnvoyProxy of the Gateway (in "
+            f"Service/{item.name} itself Envoy Gateway sets it back)",
+            "kubectl get envoyproxies -A",
+        )
+    text = f"Let Service/{item.name} take traffic on every node: the cloud has no load balancer for Local"
+    return fixes.set_field(item, "/spec/externalTrafficPolicy", "Cluster", text)
+
+
+def _selected(item: Item) -> dict[str, object]:
+    return table(dig(item.raw, "spec.selector"))
 
 
 def _refused(item: Item, pod: Pod, cluster: Cluster) -> Finding | None:

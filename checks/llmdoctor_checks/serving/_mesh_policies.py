@@ -39,6 +39,8 @@ DENIED = "rbac_access_denied_matched_policy["
 _PROXY = "istio-proxy"
 _POLICY = r"matched_policy\[(?:none\]|ns\[(?P<space>[\w-]{1,63})\]-policy\[(?P<name>[\w.-]{1,253})\])"
 _FROM = r" [\d.]{7,15}:\d{1,5} (?P<address>\d{1,3}(?:\.\d{1,3}){3}):\d{1,5} \S{1,300} \S{1,100}$"
+#: So many probes: it asks several times in a second, but logs what fails for a while.
+_FEW_PROBES = 2
 #: Fewer are a moment's, or somebody's who tries.
 _FEWEST = 3
 _TIME, _OVER_SECONDS = r"\[(\d[\dT:.-]{18,30}Z)\]", 86400
@@ -55,7 +57,12 @@ _WAS_RESET = (
 #: Who asks for metrics alone; those it may do without.
 _SCRAPES = r"(?i)prometheus|vmagent|otel|opentelemetry|alloy|datadog"
 
-LITERALS = (DENIED, _NO_CHAIN, *_RESET)
+#: Knative's activator, which asks the proxy of a revision (`queue`) before it sends requests on; Istio's answer instead.
+_UNPROBED = r"unexpected body: want .{1,4}queue.{1,8}got .{1,4}RBAC: access denied"
+_OF_REVISION = r'"knative\.dev/key":(?:\{"knative\.dev/key":)?"(?P<key>[\w./-]{3,300})"'
+_ACCESS_DENIED = "RBAC: access denied"
+
+LITERALS = (DENIED, _NO_CHAIN, *_RESET, _ACCESS_DENIED)
 
 
 def denied(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
@@ -121,6 +128,42 @@ def plain(pod: Pod, engines: Sequence[Engine], cluster: Cluster, logs: Logs | No
             order=line.order,
         )
         return
+
+
+def unprobed(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
+    """A revision of Knative's whose proxies Istio keeps from the activator: it holds the requests until they time out."""
+    for log in current_logs(cluster):
+        said = [
+            (x, m)
+            for x, m in log.matching(_OF_REVISION, _ACCESS_DENIED, most=2000)
+            if re.search(_UNPROBED, x.text[:8000])
+        ]
+        mine = log.whose[:2] == (pod.namespace, pod.name)
+        of_it = [(x, m) for x, m in said if mine or _is_of(pod, m["key"])]
+        if len(of_it) < _FEW_PROBES:
+            continue
+        line, match = of_it[-1]
+        space, _, revision = match["key"].partition("/")
+        found = [one for one in cluster.items("AuthorizationPolicy", space) if dig(one.raw, "spec.action") != "DENY"]
+        names = " and ".join(one.name for one in found)
+        yield Finding(
+            severity="warning",
+            summary=f"Istio keeps the activator from revision {revision} of {space}: it asks the pods whether they are up and is answered "
+            f"{_ACCESS_DENIED}, so that requests wait for nothing."
+            + (f" No rule of AuthorizationPolicy {names} allows it." if names else ""),
+            evidence=(log_evidence(line), *(_quoted(one) for one in found)),
+            explains=("http-5xx", "gateway-timeout"),
+            fix=fixes.platform(
+                f"Let the activator in with an AuthorizationPolicy of {space} that allows paths /healthz, /metrics, /ready and "
+                f"/wait-for-drain, and what comes from namespace {log.source.namespace}"
+            ),
+            order=line.order,
+        )
+        return
+
+
+def _is_of(pod: Pod, key: str) -> bool:
+    return key == f"{pod.namespace}/{pod.labels.get('serving.knative.dev/revision')}"
 
 
 def _cut_off(pod: Pod, port: int, said: list[Line], cluster: Cluster) -> tuple[Pod, Line] | None:

@@ -122,7 +122,7 @@ def takes_more(line: Line, most: int, cluster: Cluster) -> Fix:
         if (key := _BODIES.get(_controller(called))) is not None:
             return _annotation(text, key, f"{size}m", "Ingress", cluster)
         return _in_file(f"Set client_max_body_size {size}m; in nginx's configuration", writer, line)
-    if re.search(r"request_payload_too_large|\"upstream_host\"", text):
+    if re.search(r"re(?:quest|sponse)_payload_too_large|\"upstream_host\"", text):
         labels = writer.pod.labels if writer is not None else {}
         if (shown := _shown_to_authorizer(text, most, size, cluster)) is not None:
             return shown

@@ -42,8 +42,9 @@ def network_policy_blocks(pod: Pod, subject: Subject, cluster: Cluster, logs: Lo
     packages at each start ends there, too.
 
     An AuthorizationPolicy of Istio has the server's own proxy answer 403 to whom no rule of those that allow names, and a
-    PeerAuthentication with the mode STRICT has it cut off clients outside of the mesh, which speak no mTLS. AWS' load balancers are no
-    pods: they ask for a pod's health from addresses of their subnets.
+    PeerAuthentication with the mode STRICT has it cut off clients outside of the mesh, which speak no mTLS. One of the former that
+    forgets Knative's activator has it hold requests that it cannot pass on. AWS' load balancers are no pods: they
+    ask for a pod's health from addresses of their subnets.
 
     Policies add up: what one forbids another may allow, Cilium's included. They do not bind pods on the host's network.
 
@@ -63,6 +64,7 @@ def network_policy_blocks(pod: Pod, subject: Subject, cluster: Cluster, logs: Lo
     if pod.ready:
         yield from _mesh_policies.denied(pod, cluster, logs)
         yield from _mesh_policies.plain(pod, engines, cluster, logs)
+        yield from _mesh_policies.unprobed(pod, cluster)
     yield from _policy_egress.outside(pod, engines, cluster, logs)
     if pod.ready and (found := _policy_clients.of_server(pod, cluster)) is not None:
         yield found

@@ -146,6 +146,8 @@ def request_too_long(
     Embeddings Inference and Text Generation Inference have such a limit themselves (`--payload-limit`, 2 MB where nothing is set), and
     only their clients are told of it.
 
+    An Envoy whose filter wants the whole answer (embeddings are long) drops one above its buffer, too, and answers 500.
+
     NATS, over which a frontend of Dynamo's may send requests to workers, closes the connection on a message above its `max_payload`
     (1 MiB); only its own log says so, and the frontend's that nobody answered in time.
 
@@ -211,6 +213,10 @@ def _by_itself(pod: Pod, logs: Logs) -> Finding | None:
             len(lines), len(lines), answered(own) + len(lines)
         ):
             return _bodies.own_finding(pod, lines, "", "likely" if _bodies.in_own_words(own) else "possible")
+        if len(dropped := _bodies.answers_dropped(own)) >= _FEW_CUTS and not astray(
+            len(dropped), len(dropped), answered(own) + len(dropped)
+        ):
+            return _bodies.dropped_finding(pod, dropped)
         if (found := _bodies.refused_by_size(own)) is not None:
             lines, limit = found
             more = f", and each of more than {limit} bytes, while it answered all smaller ones"

@@ -111,7 +111,7 @@ def service_selects_nothing(
     SGLang and of vLLM's production stack find their servers by labels that they are told; Dynamo's frontend finds its workers
     by `DYN_NAMESPACE`. A VirtualService of Istio whose Gateway is in another namespace than it says, or is for other hosts,
     leads nowhere, and so does one for another host than the one that clients ask for. An Ingress of a class that no controller
-    has, or of which its controller makes no load balancer, leads nowhere.
+    has, or of which its controller makes no load balancer, leads nowhere, and neither does a Service for which the cloud makes none.
 
     Seen from a client or a gateway whose log says that it does not reach its server: there is no Service of the name that it asks (a
     short name means the own namespace), the Service has no pods (a selector that fits none, a workload scaled to 0), or it asks
@@ -154,6 +154,7 @@ def service_selects_nothing(
         yield from unjoined(pod, cluster, logs)
         yield from _misnamed.misnamed(pod, cluster, logs)
         yield from _classes.unserved(pod, cluster, logs)
+        yield from _classes.unbalanced(pod, cluster)
         yield from unmade(pod, cluster, logs)
         yield from strangers(pod, cluster)
         yield from beside(pod, cluster)
