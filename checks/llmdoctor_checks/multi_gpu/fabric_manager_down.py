@@ -29,10 +29,16 @@ _DEAD = expression(
 
 
 #: llama.cpp, and Ollama with it, of CUDA's error 802: they go on with the CPU.
-_REFUSED = "initialize CUDA: system not yet initialized"
+#: The others are Ollama's own, which looked for GPUs itself before 0.12.
+_REFUSED = (
+    "initialize CUDA: system not yet initialized",
+    "cuda driver library init failure: 802",
+    "nvcuda init failure: 802",
+    "cudart init failure: 802",
+)
 
 
-@check("fabric-manager-down", since="0.1", literals=(_REFUSED,))
+@check("fabric-manager-down", since="0.1", literals=_REFUSED)
 def fabric_manager_down(pod: Pod, subject: Subject, hardware: Hardware | None, logs: Logs | None) -> Iterator[Finding]:
     """The fabric manager is not running on the node.
 
@@ -89,7 +95,7 @@ def fabric_manager_down(pod: Pod, subject: Subject, hardware: Hardware | None, l
 def _on_the_cpu(engine: Engine, logs: Logs) -> Iterator[Finding]:
     """A server that is up and slow, since CUDA told it that the switches are not set up."""
     log = logs.current(engine.container.name) if asked_for(engine) else None
-    line = log.last(_REFUSED) if log else None
+    line = log.last(*_REFUSED) if log else None
     if line is None or on_gpu_since(line):
         return
     node = engine.pod.spec.node_name or "?"
