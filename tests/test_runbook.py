@@ -283,8 +283,9 @@ def watching(kubeconfig: Path, *arguments: str) -> Iterator[subprocess.Popen[byt
     environment = os.environ | {"KUBECONFIG": str(kubeconfig), "COLUMNS": "80"}
     # what a shell starts in the background ignores interrupts, and so would all below it
     heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    pipes = partial(subprocess.Popen, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    with pipes(command, env=environment, preexec_fn=heard) as program:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, preexec_fn=heard
+    ) as program:
         try:
             yield program
         finally:
