@@ -15,6 +15,7 @@ from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.events import Event, came_further, events_of
+from kubectl_llmdoctor.facts.nodes import nodes_of
 from kubectl_llmdoctor.facts.scheduling.message import is_provisioner
 from kubectl_llmdoctor.facts.troubles import STARTING, Trouble, troubles_of
 from kubectl_llmdoctor.facts.units import parse_time, units
@@ -40,6 +41,8 @@ _FIRST_WORD_SECONDS, _DECIDES_SECONDS = 30, 60
 
 #: The machine that Karpenter is getting for a pod, in the event that promises it.
 _CLAIM = r"\bnodeclaim/([\w.-]+)"
+#: The node that it means, once there is one.
+_NAMED = r"\bnode/([\w.-]+)"
 
 #: How long after its grace period a pod that was deleted may still be listed.
 _LEAVING_SECONDS = 60
@@ -383,7 +386,7 @@ class Pod:
         """Whether the last word of an autoscaler on a pod that is no older than so many seconds was a promise of a node.
 
         A node that was made since and is ready did not help, so that the promise is over; so it is where the cloud did not
-        give the machine.
+        give the machine, and where the node that it names is no new one: what keeps the pod off that is no lack of time.
         """
         made = parse_time(self.obj.metadata.creation_timestamp)
         age = self.cluster.seconds_since(made)
@@ -394,9 +397,12 @@ class Pod:
         if newest.reason not in _PROMISES or any(map(self._unlaunched, re.findall(_CLAIM, newest.message))):
             return False
         since = max(made, newest.first or last)
+        named = re.findall(_NAMED, newest.message)
         return not any(
-            (at := parse_time(node.metadata.creation_timestamp)) and at >= since and node.status.ready
-            for node in self.cluster.all(k8s.Node, "Node")
+            node.ready
+            and (at := parse_time(node.obj.metadata.creation_timestamp))
+            and (at >= since or (node.name in named and not node.joining))
+            for node in nodes_of(self.cluster)
         )
 
     def _unlaunched(self, claim: str) -> bool:
