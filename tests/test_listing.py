@@ -70,9 +70,15 @@ def test_a_list_without_items_is_empty(body: bytes) -> None:
     assert list(items([body], msgspec.json.decode)) == []
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b'{"kind":"Status"}', b"x" * 100_000])
+@pytest.mark.parametrize("body", [b"", b'{"kind":"Status"}', b"x" * 100_000])
 def test_what_is_no_list_is_said_to_be_none(body: bytes) -> None:
     with pytest.raises(RequestError, match="no list"):
+        list(items([body], msgspec.json.decode))
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"\n<!DOCTYPE html><title>Sign in</title>"])
+def test_a_web_page_in_the_place_of_a_list_is_called_so(body: bytes) -> None:
+    with pytest.raises(RequestError, match="a web page instead of an answer"):
         list(items([body], msgspec.json.decode))
 
 
