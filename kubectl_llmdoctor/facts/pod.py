@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from kubectl_llmdoctor import platforms
     from kubectl_llmdoctor.facts.workload import Workload
 
-#: How long a node with GPUs may take from the autoscaler's decision until it can be used.
-_NODE_SECONDS = 630
+#: How long a node may take from the autoscaler's decision: after 15 minutes cluster-autoscaler (--max-node-provision-time) and Karpenter
+#: (its registration TTL) themselves give it up.
+_NODE_SECONDS = 930
 
 #: What the labels begin with that LeaderWorkerSet gives to its pods.
 _LWS = "leaderworkerset.sigs.k8s.io/"
