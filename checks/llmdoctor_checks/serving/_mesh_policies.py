@@ -60,6 +60,7 @@ _SCRAPES = r"(?i)prometheus|vmagent|otel|opentelemetry|alloy|datadog"
 #: Knative's activator, which asks the proxy of a revision (`queue`) before it sends requests on; Istio's answer instead.
 _UNPROBED = r"unexpected body: want .{1,4}queue.{1,8}got .{1,4}RBAC: access denied"
 _OF_REVISION = r'"knative\.dev/key":(?:\{"knative\.dev/key":)?"(?P<key>[\w./-]{3,300})"'
+_REVISION = "serving.knative.dev/revision"
 _ACCESS_DENIED = "RBAC: access denied"
 
 LITERALS = (DENIED, _NO_CHAIN, *_RESET, _ACCESS_DENIED)
@@ -144,7 +145,13 @@ def unprobed(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
             continue
         line, match = of_it[-1]
         space, _, revision = match["key"].partition("/")
-        found = [one for one in cluster.items("AuthorizationPolicy", space) if dig(one.raw, "spec.action") != "DENY"]
+        its = next((one.labels for one in cluster.items("Pod", space) if one.labels.get(_REVISION) == revision), {})
+        found = [
+            one
+            for one in cluster.items("AuthorizationPolicy", space)
+            if dig(one.raw, "spec.action") in (None, "ALLOW")
+            and matches(dig(one.raw, "spec.selector.matchLabels"), its)
+        ]
         names = " and ".join(one.name for one in found)
         yield Finding(
             severity="warning",
@@ -163,7 +170,7 @@ def unprobed(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
 
 
 def _is_of(pod: Pod, key: str) -> bool:
-    return key == f"{pod.namespace}/{pod.labels.get('serving.knative.dev/revision')}"
+    return key == f"{pod.namespace}/{pod.labels.get(_REVISION)}"
 
 
 def _cut_off(pod: Pod, port: int, said: list[Line], cluster: Cluster) -> tuple[Pod, Line] | None:

@@ -134,15 +134,28 @@ _NEEDED = {"HOME": "/tmp", "USER": "llm", "HF_HOME": "/tmp/hf"}
 
 
 def _as_a_user(container: Container) -> Fix:
-    """A user with a number, a group for its volumes, and a home, where the container names none; what is mounted in root's goes there."""
+    """A user with a number, a group for its volumes, and a home, where the container has none or root's, whose mounts move with it."""
     mounts = enumerate(container.spec.volume_mounts)
     # only root may enter /root, whoever may write to what is mounted below it
     below = [(at, mount.mount_path) for at, mount in mounts if mount.mount_path.startswith("/root/")]
-    moved = [] if "HOME" in container.env else below
+    home = container.env.get("HOME")
+    of_root = home is None or str(home.value or "").rstrip("/") == "/root"
+    moved = below if of_root else []
     needed = _NEEDED.items() - {("HF_HOME", _NEEDED["HF_HOME"])} if moved else _NEEDED.items()
     variables = {name: value for name, value in sorted(needed) if name not in container.env}
     named = ((one.name, str(one.value or "")) for one in container.spec.env if moved)
     variables |= {name: f"/tmp/{value[6:]}" for name, value in named if value.startswith("/root/")}
+    if home is not None and of_root:
+        variables["HOME"] = _NEEDED["HOME"]
+    told = [
+        {
+            "op": "replace",
+            "path": f"{container.pointer}/{place[:-1].replace('[', '/')}",
+            "value": word.replace("/root/", "/tmp/"),
+        }
+        for place, word in (container.words if moved and not container.told else ())
+        if any(path.rstrip("/") in word for _, path in moved)
+    ]
     operations: list[dict[str, Any]] = [
         {"op": "add", "path": f"{container.pointer}/securityContext/runAsUser", "value": 1000},
         {"op": "add", "path": "/securityContext/fsGroup", "value": 1000},
@@ -150,9 +163,11 @@ def _as_a_user(container: Container) -> Fix:
             {"op": "replace", "path": f"{container.pointer}/volumeMounts/{at}/mountPath", "value": f"/tmp/{path[6:]}"}
             for at, path in moved
         ),
+        *told,
     ]
     summary = f"Run {container.name} as user 1000, with a group for its volumes and a home that it may write"
     summary += ", which has what is mounted below /root" if moved else ""
+    summary += ", also by its arguments" if told else ""
     return fixes.patch(container.pod, summary, operations + fixes.variable_operations(container, variables)[0])
 
 
