@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from kubectl_llmdoctor.gather import agents
-from kubectl_llmdoctor.gather.failure import RIGHTS, RequestError, Why, unreachable
+from kubectl_llmdoctor.gather.failure import RequestError, Why, unreachable
 from kubectl_llmdoctor.gather.session import Cluster
 from kubectl_llmdoctor.gather.transport import PARALLEL
 from kubectl_llmdoctor.gather.workers import Workers
@@ -140,7 +140,7 @@ def ask(cluster: Cluster, namespace: str | None) -> list[AccessRow]:
     finally:
         workers.stop()
     if len(failures) == len(answers):
-        raise unreachable(cluster.endpoint, failures[0], RIGHTS)
+        raise unreachable(cluster.endpoint, failures[0], "what this user may read", hint="")
     found = []
     for position, row in enumerate(RULES):
         verdicts = [answers[position, verb] for verb in row.verbs]

@@ -169,21 +169,23 @@ def _words(error: Exception) -> str:
     return one_line(str(error)) or type(error).__name__
 
 
-#: What `access` asks for.
-RIGHTS = "what this user may read"
-
 #: What may be over when the server is asked again.
 _PASSING = (Why.UNREACHABLE, Why.BROKEN, Why.TIMEOUT, Why.THROTTLED, Why.SERVER)
 
 
-def unreachable(endpoint: Endpoint, error: RequestError, what: str) -> AccessError:
-    """Why the very first thing could not be read, and what to do about it, in one line."""
-    found = _unreachable(endpoint, error, what)
+def unreachable(
+    endpoint: Endpoint, error: RequestError, what: str, hint: str = "; see `kubectl llmdoctor access`"
+) -> AccessError:
+    """Why the very first thing could not be read, and what to do about it, in one line.
+
+    `hint` tells who is refused what to look at.
+    """
+    found = _unreachable(endpoint, error, what, hint)
     found.passing = error.why in _PASSING
     return found
 
 
-def _unreachable(endpoint: Endpoint, error: RequestError, what: str) -> AccessError:
+def _unreachable(endpoint: Endpoint, error: RequestError, what: str, hint: str) -> AccessError:
     of_context = f" (context {endpoint.context})" if endpoint.context else ""
     server = f"{endpoint.server}{of_context}"
     match error.why:
@@ -201,8 +203,6 @@ def _unreachable(endpoint: Endpoint, error: RequestError, what: str) -> AccessEr
             user = f" of user {endpoint.user}" if endpoint.user else ""
             return AccessError(f"{server} does not accept the credentials{user} ({error.reason}); sign in again")
         case Why.FORBIDDEN:
-            # of the rights themselves that command can say no more
-            more = "" if what == RIGHTS else "; see `kubectl llmdoctor access`"
-            return AccessError(f"cannot read {what}: {error.reason}{more}")
+            return AccessError(f"cannot read {what}: {error.reason}{hint}")
         case _:
             return AccessError(f"cannot read {what} from {server}: {error.reason}")

@@ -118,7 +118,9 @@ def _balanced(item: Item, message: str) -> Fix:
             f"Correct what it names, in Service/{item.name} or at the cloud",
             f"kubectl -n {item.namespace} describe service {item.name}",
         )
-    if item.labels.get(_OF_ENVOY_GATEWAY) or any(_OF_ENVOY_GATEWAY in key for key in _selected(item)):
+    if item.labels.get(_OF_ENVOY_GATEWAY) or any(
+        _OF_ENVOY_GATEWAY in key for key in table(dig(item.raw, "spec.selector"))
+    ):
         return fixes.advice(
             "Set spec.provider.kubernetes.envoyService.externalTrafficPolicy: Cluster in the EnvoyProxy of the Gateway (in "
             f"Service/{item.name} itself Envoy Gateway sets it back)",
@@ -126,10 +128,6 @@ def _balanced(item: Item, message: str) -> Fix:
         )
     text = f"Let Service/{item.name} take traffic on every node: the cloud has no load balancer for Local"
     return fixes.set_field(item, "/spec/externalTrafficPolicy", "Cluster", text)
-
-
-def _selected(item: Item) -> dict[str, object]:
-    return table(dig(item.raw, "spec.selector"))
 
 
 def _refused(item: Item, pod: Pod, cluster: Cluster) -> Finding | None:

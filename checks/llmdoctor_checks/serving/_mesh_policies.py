@@ -146,12 +146,13 @@ def unprobed(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
         line, match = of_it[-1]
         space, _, revision = match["key"].partition("/")
         its = next((one.labels for one in cluster.items("Pod", space) if one.labels.get(_REVISION) == revision), {})
-        found = [
+        fitting = [
             one
             for one in cluster.items("AuthorizationPolicy", space)
-            if dig(one.raw, "spec.action") in (None, "ALLOW")
-            and matches(dig(one.raw, "spec.selector.matchLabels"), its)
+            if matches(dig(one.raw, "spec.selector.matchLabels"), its)
         ]
+        found = [one for one in fitting if dig(one.raw, "spec.action") in (None, "ALLOW")]
+        first = " and ".join(one.name for one in fitting if dig(one.raw, "spec.action") == "DENY")
         names = " and ".join(one.name for one in found)
         yield Finding(
             severity="warning",
@@ -163,6 +164,11 @@ def unprobed(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
             fix=fixes.platform(
                 f"Let the activator in with an AuthorizationPolicy of {space} that allows paths /healthz, /metrics, /ready and "
                 f"/wait-for-drain, and what comes from namespace {log.source.namespace}"
+                + (
+                    f"; leave these paths out of AuthorizationPolicy {first} (notPaths), which denies before any allows"
+                    if first
+                    else ""
+                )
             ),
             order=line.order,
         )

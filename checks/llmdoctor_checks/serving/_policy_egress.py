@@ -36,7 +36,7 @@ from llmdoctor_checks.serving._policies import (
     policies,
     rules,
 )
-from llmdoctor_checks.serving._policy_words import let_out, let_out_to, let_outside, numbers, quote
+from llmdoctor_checks.serving._policy_words import let_out, let_out_to, let_outside, numbers, out_there, quote
 from llmdoctor_checks.start._scripts import FETCHES, PIP, fails_at, quoted
 
 #: Engines that download a model by its name from the Hugging Face Hub.
@@ -126,7 +126,7 @@ def outside(pod: Pod, engines: Sequence[Engine], cluster: Cluster, logs: Logs | 
         fix = (
             let_out_to(theirs[0][0], [rule for _, listed in theirs for rule in listed], hosts, port)
             if theirs
-            else let_outside(ours[0], [f"port {port} of public addresses"])
+            else let_outside(ours[0], [port])
         )
         yield Finding(
             summary=f"No rule of {' and '.join(dict.fromkeys(names))} lets {pod.name} out of the cluster at port {port}, "
@@ -255,7 +255,7 @@ def dns(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
             + (f", and {ending.container.name} ended of it." if sure else f" in {ending.container.name}."),
             evidence=(log_evidence(line), *(quote(item, "egress") for item in found)),
             explains=("model-registry-failed", "hf-unreachable", "multinode-discovery", *FAILED_START),
-            fix=let_outside(found[0], ["DNS (port 53)"]),
+            fix=let_outside(found[0], dns=True),
             order=line.order,
         )
         return
@@ -276,7 +276,7 @@ def names_of_a_client(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Findin
             "one.",
             evidence=(log_evidence(said[-1]), *(quote(item, "egress") for item in found)),
             explains=("http-5xx",),
-            fix=let_outside(found[0], ["DNS (port 53)"]),
+            fix=let_outside(found[0], dns=True),
             order=said[-1].order,
         )
         return
@@ -301,7 +301,7 @@ def names_of_a_store(pod: Pod, engines: Sequence[Engine], cluster: Cluster, logs
         summary=f"NetworkPolicy {names} keeps {pod.name} from DNS (port 53): the name of the store does not resolve, and no model comes.",
         evidence=(log_evidence(line), *(quote(item, "egress") for item in found)),
         explains=("model-registry-failed", "hf-unreachable"),
-        fix=let_outside(found[0], ["DNS (port 53)", *([] if reached else ["port 443 of public addresses"])]),
+        fix=let_outside(found[0], [] if reached else [443], dns=True),
         order=line.order,
     )
 
@@ -335,7 +335,7 @@ def hub(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Iterat
         yield from _dns_elsewhere(pod, engine, found, cluster, logs)
     if not found or (named and open_):
         return
-    closed = [*([] if named else ["DNS (port 53)"]), *([] if open_ else ["port 443 of public addresses"])]
+    closed = [] if open_ else [443]
     line = _unanswered(engine, logs) if pod.failing else None
     cached = _kept(engine.container)
     if cached and line is None:
@@ -345,15 +345,15 @@ def hub(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Iterat
     yield Finding(
         role="cause" if line else "risk",
         severity=None if line else "warning",
-        summary=f"NetworkPolicy {names} keeps {pod.name} from {' and '.join(closed)}; {setting.value} comes from the Hugging Face "
-        f"Hub{kept}.",
+        summary=f"NetworkPolicy {names} keeps {pod.name} from {out_there(closed, dns=not named)}; {setting.value} comes from the "
+        f"Hugging Face Hub{kept}.",
         evidence=(
             *((log_evidence(line),) if line else ()),
             *(quote(item, "egress") for item in found),
             setting_evidence(engine.container, setting),
         ),
         explains=("hf-unreachable", "crash-loop", "not-ready", "engine-init-failed", "probe-too-short") if line else (),
-        fix=let_outside(found[0], closed),
+        fix=let_outside(found[0], closed, dns=not named),
     )
 
 
@@ -380,9 +380,7 @@ def packages(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
             summary=f"NetworkPolicy {names} lets {pod.name} out to no public address at port {' or '.join(map(str, ports))}; the "
             f"script of {container.name} runs `{said}`, and ends there.",
             evidence=(pod_evidence(container, path, quoted(line)), *(quote(item, "egress") for item in found)),
-            fix=let_outside(
-                found[0], [f"port {port} of public addresses" for port in sorted({at for one in kept for at in one[1]})]
-            ),
+            fix=let_outside(found[0], sorted({at for one in kept for at in one[1]})),
         )
 
 
@@ -414,7 +412,7 @@ def _dns_elsewhere(
         "resolves.",
         evidence=(log_evidence(line), *(quote(item, "egress") for item in found)),
         explains=("hf-unreachable", "crash-loop", "not-ready", "engine-init-failed", "probe-too-short") if sure else (),
-        fix=let_outside(found[0], ["DNS (port 53)"]),
+        fix=let_outside(found[0], dns=True),
         order=line.order,
     )
 

@@ -1,6 +1,6 @@
 """What a finding says of a policy, and the rules that its fixes add."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from kubectl_llmdoctor.api import Evidence, Fix, Item, Pod, dig, fixes, object_evidence, rows
@@ -87,15 +87,20 @@ def _to(port: int) -> list[dict[str, object]]:
     return [{"ports": [{"port": str(port), "protocol": "TCP"}]}]
 
 
-def let_outside(policy: Item, closed: list[str]) -> Fix:
-    """Rules for what is closed: DNS, or ports of public addresses, in the words of the finding."""
+def out_there(ports: Sequence[int], *, dns: bool) -> str:
+    """DNS, and ports of public addresses, in words."""
+    return " and ".join([*(["DNS (port 53)"] if dns else []), *(f"port {port} of public addresses" for port in ports)])
+
+
+def let_outside(policy: Item, ports: Sequence[int] = (), *, dns: bool = False) -> Fix:
+    """Rules for what is closed: DNS, or ports of public addresses."""
     wanted: list[dict[str, object]] = []
-    if "DNS (port 53)" in closed:
+    if dns:
         wanted.append({"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]})
-    if public := [int(text.split()[1]) for text in closed if text.startswith("port ")]:
+    if ports:
         block = {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"]}
-        wanted.append({"to": [{"ipBlock": block}], "ports": [{"protocol": "TCP", "port": port} for port in public]})
-    return with_rules(policy, "egress", wanted, f"Allow {' and '.join(closed)} in NetworkPolicy/{policy.name}")
+        wanted.append({"to": [{"ipBlock": block}], "ports": [{"protocol": "TCP", "port": port} for port in ports]})
+    return with_rules(policy, "egress", wanted, f"Allow {out_there(ports, dns=dns)} in NetworkPolicy/{policy.name}")
 
 
 def with_rules(policy: Item, direction: str, added: list[dict[str, object]], summary: str) -> Fix:
