@@ -1,6 +1,7 @@
 """The last link of a way to a server: whether somebody listens in a ready pod where requests arrive."""
 
 import re
+from typing import Any
 
 import msgspec
 
@@ -13,6 +14,7 @@ from kubectl_llmdoctor.api import (
     Item,
     Line,
     Pod,
+    dig,
     engines_in,
     fixes,
     is_headless,
@@ -24,10 +26,14 @@ from kubectl_llmdoctor.api import (
     setting_evidence,
 )
 from llmdoctor_checks._listening import ANY_IPV4, listens, listens_elsewhere, loopback_told, port_evidence
+from llmdoctor_checks._services import target_ports
 from llmdoctor_checks._told_where import readdressed
 
 #: AIBrix' gateway asks a pod of a model at the port of this label, and at this one where it has none (`pkg/constants/model.go`).
 AIBRIX_MODEL, AIBRIX_PORT, AIBRIX_DEFAULT = "model.aibrix.ai/name", "model.aibrix.ai/port", "8000"
+
+#: The flag in Envoy's access log of a connection to a server that failed, be it one that a picker of endpoints chose.
+_PICKED = r"(?<!\w)UF(?!\w)"
 
 #: All addresses of a pod, as servers are told them.
 _ALL = "0.0.0.0"  # noqa: S104
@@ -84,6 +90,9 @@ def _at(pod: Pod, target: int, to: Destination, line: Line, client: Container) -
             ),
             at=pod,
         )
+    picked = to.service is None and re.search(_PICKED, line.text[:4000]) is not None
+    if picked and engine is not None and (gone := _gone_from_its_pool(pod, engine, target)) is not None:
+        return gone
     listener = _by_engine(engine, mains, target, to) if engine is not None else _by_probe(mains, target)
     if listener is None:
         return None
@@ -161,6 +170,41 @@ def _by_pool(why: Why, pod: Pod, target: int, listener: _Listener) -> Why:
             f"selects, or let {fixes.edited(pod)} listen there"
         ),
         astray=False,
+    )
+
+
+def _gone_from_its_pool(pod: Pod, engine: Engine, target: int) -> Why | None:
+    """A port that no InferencePool of a pod lists, while one lists that of its engine: a picker of endpoints may know it from before.
+
+    Up to 1.3 it keeps the ranks whose ports were taken out of targetPorts (gateway-api-inference-extension pkg/epp/datastore).
+    """
+    pools = [pool for pool in pod.pools if rows(pool.raw, "spec.targetPorts")]
+    pool = next((pool for pool in pools if engine.value("port") in target_ports(pool)), None)
+    others: set[Any] = {port for c in pod.containers for port in c.declared_ports}
+    others |= {
+        row.get("targetPort", row.get("port")) for service in pod.services for row in rows(service.raw, "spec.ports")
+    }
+    if pool is None or target in others.union(*map(target_ports, pools)) or _opens_besides(engine, target):
+        return None
+    have = ", ".join(map(str, sorted(target_ports(pool))))
+    name = str(dig(pool.raw, "spec.endpointPickerRef.name") or "")
+    restart = (
+        f"rollout restart deployment/{name}"
+        if pod.cluster.item("Deployment", pod.namespace, name)
+        else "get deployments"
+    )
+    return Why(
+        "port-mismatch",
+        f"that is port {target} of {pod.name}, which InferencePool {pool.name} does not list ({have}): its endpoint picker still goes "
+        "by ports that were taken out of targetPorts",
+        (object_evidence(pool, "spec.targetPorts", f"number: {have}"),),
+        fixes.advice(
+            f"Restart the endpoint picker{f' ({name})' if name else ''} of InferencePool/{pool.name}, so that it forgets the ports that "
+            "are gone; that of gateway-api-inference-extension does so by itself from 1.4 on",
+            f"kubectl -n {pod.namespace} {restart}",
+        ),
+        at=pod,
+        astray=True,
     )
 
 

@@ -27,6 +27,8 @@ _FOUND, _NOTHING = "iscovered GPU libraries", r'iscovered GPU libraries(?:: \[?\
 
 #: What CUDA and ROCm answer in a container that got none.
 NO_DEVICE = "-capable device is detected"
+#: CUDA's error 999: no module nvidia_uvm on the node, or none of its devices in the container.
+UNKNOWN = "failed to initialize CUDA: unknown error"
 
 _NO_KERNELS = "no rocblas support for gfx target"
 

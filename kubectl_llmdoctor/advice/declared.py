@@ -71,6 +71,7 @@ OfProcess = Literal[
     "still ready",
     "capability helps", "user given",
     "parser of later releases", "parser of no release known",
+    "bitsandbytes by option",
     "larger than /dev/shm",
     "driver on the path", "driver not on the path",
     "driver mounted", "driver not mounted",

@@ -69,6 +69,9 @@ _HERE = expression(r"(?:localhost|127\.0\.0\.1|0\.0\.0\.0)(?::|$)")
 
 #: The label by which KubeRay names the cluster of a pod.
 _CLUSTER = "ray.io/cluster"
+#: The label by which it tells the head from workers, and what starts Ray in a container, or may: a script of the image.
+_NODE_TYPE = "ray.io/node-type"
+_MAY_START_RAY = expression(r"\bray start\b|KUBERAY_GEN_RAY_START_CMD|\.sh\b|\bray\.init\b")
 
 #: What starts a node of Ray, up to the next command, and where it is told to look for the head.
 _RAY_START = expression(r"\bray start\b(?:\\\n|[^;&|\n]){0,2000}")
@@ -280,6 +283,17 @@ class Group(Topic):
         own = self.container.pod.status.pod_ip
         asked = [said["at"] for start in _RAY_START.finditer(words) if (said := _ASKS.search(start[0]))]
         return next((one for one in asked if _HERE.match(one) or (own and one.partition(":")[0] == own)), "")
+
+    @template_value
+    def instead_of_head(self) -> str:
+        """What the container of Ray's head runs and is no `ray start`, as far as its words say: `python3 runner.py`.
+
+        KubeRay puts its own `ray start` behind a command, unless an annotation keeps it from that; a script may have one in itself.
+        """
+        if self.pod is None or self.container is None or self.pod.labels.get(_NODE_TYPE) != "head":
+            return ""
+        words = " ".join(self.container.spec.argv)[:20_000]
+        return "" if _MAY_START_RAY.search(words) else " ".join(words.split())[:120]
 
     @template_value
     def late_head(self) -> str:

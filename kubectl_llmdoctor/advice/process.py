@@ -50,6 +50,9 @@ _MADE_FOR = {"triton": 1000}
 #: The release from which llama-server's --flash-attn takes a value.
 _FLASH_VALUE = "b6325"
 
+#: The release from which vLLM takes its loader for bitsandbytes of what the checkpoint's config.json says (engine/arg_utils.py).
+_BITSANDBYTES_BY_ITSELF = "0.8.4"
+
 #: By which a start script changes the packages of its image.
 _PIP_INSTALL = expression(r"\bpip3?[ \t][^\n;&|]{0,200}\binstall\b")
 
@@ -87,6 +90,8 @@ class Process(Topic):
         of_tools = self.captured.get("kind") != "Reasoning"
         later = of_tools and self.captured.get("value", "") in LATER_TOOL_PARSERS
         yield "parser of later releases" if later else "parser of no release known"
+        if self._unread_by_bitsandbytes:
+            yield "bitsandbytes by option"
         if self._beyond_shm:
             yield "larger than /dev/shm"
         path = self.container.env.get("LD_LIBRARY_PATH") if self.container else None
@@ -100,6 +105,15 @@ class Process(Topic):
         yield "installs at the start" if installs or self.container is None else "installs nothing at the start"
         said = self.container is None or bool(self.container.spec.command or self.container.spec.args)
         yield "something to run" if said else "nothing to run"
+
+    @property
+    def _unread_by_bitsandbytes(self) -> bool:
+        """Whether vLLM takes its loader for bitsandbytes only by an option, and was not told it; that one divides no tensors."""
+        engine = self.engine
+        if engine is None or engine.name != "vllm" or engine.at_least(_BITSANDBYTES_BY_ITSELF) is not False:
+            return False
+        told = (engine.value(name) for name in ("quantization", "load_format"))
+        return "bitsandbytes" not in told and engine.value("tensor_parallel_size", 1) == 1
 
     @cached_property
     def _ending(self) -> OfProcess:

@@ -94,6 +94,8 @@ OPTIONS: dict[str, dict[str, str]] = {
         "llama.cpp": "--alias", "nim": "NIM_SERVED_MODEL_NAME",
     },
     "dtype": {"": "the data type", "vllm": "--dtype", "sglang": "--dtype"},
+    "quantization": {"": "the quantization", "vllm": "--quantization"},
+    "load_format": {"": "the format of the weights", "vllm": "--load-format"},
     "block_size": {"": "the block size of its KV cache", "vllm": "--block-size"},
     "page_size": {"": "the page size of its KV cache", "sglang": "--page-size"},
     "kv_cache_dtype": {"": "the data type of its KV cache", "vllm": "--kv-cache-dtype", "sglang": "--kv-cache-dtype"},

@@ -40,6 +40,7 @@ from llmdoctor_checks.serving import (
     _classes,
     _databases,
     _entrances,
+    _keyless_checks,
     _misnamed,
     _no_server,
     _pickers,
@@ -81,6 +82,8 @@ _LIKE, _ITS_OWN = 3, r"hash|pod-name|pod-index|revision|version|role"
         *_misnamed.LITERALS,
         *_router_selectors.LITERALS,
         _router_selectors.NO_INSTANCE,
+        _keyless_checks.LITERAL,
+        '" 401',
         *_subsets.LITERALS,
         _classes.IGNORED,
         _entrances.UNKNOWN_HOST,
@@ -109,9 +112,10 @@ def service_selects_nothing(
     no backend, or where the endpoint picker of a pool is a Service that nobody made. AIBrix' gateway finds the servers of a
     model by the label `model.aibrix.ai/name` of their pods, and refuses requests for one that no pod has, and the routers of
     SGLang and of vLLM's production stack find their servers by labels that they are told; Dynamo's frontend finds its workers
-    by `DYN_NAMESPACE`. A VirtualService of Istio whose Gateway is in another namespace than it says, or is for other hosts,
-    leads nowhere, and so does one for another host than the one that clients ask for. An Ingress of a class that no controller
-    has, or of which its controller makes no load balancer, leads nowhere, and neither does a Service for which the cloud makes none.
+    by `DYN_NAMESPACE`. The one of the production stack leaves out servers that refuse its checks, which carry no key. A
+    VirtualService of Istio whose Gateway is in another namespace than it says, or is for other hosts, leads nowhere, and so
+    does one for another host than the one that clients ask for. An Ingress of a class that no controller has, or of which its
+    controller makes no load balancer, leads nowhere, and neither does a Service for which the cloud makes none.
 
     Seen from a client or a gateway whose log says that it does not reach its server: there is no Service of the name that it asks (a
     short name means the own namespace), the Service has no pods (a selector that fits none, a workload scaled to 0), or it asks
@@ -146,6 +150,7 @@ def service_selects_nothing(
         yield from _picks_nobody(pod, cluster)
         yield from _router_selectors.finds_nobody(pod, cluster, logs)
         yield from _router_selectors.other_dynamo_namespace(pod, cluster, logs)
+        yield from _keyless_checks.checked_without_key(pod, cluster, logs)
         yield from _subsets.unmatched(pod, cluster, logs)
         yield from _entrances.unentered(pod, cluster, logs)
         yield from _pickers.unmade(pod, cluster, logs)

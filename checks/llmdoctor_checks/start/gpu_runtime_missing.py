@@ -33,6 +33,7 @@ from llmdoctor_checks._consequences import FAILED_START
 from llmdoctor_checks._ollama import (
     NO_DEVICE,
     SEARCHED,
+    UNKNOWN,
     Fallback,
     alone,
     fallback,
@@ -86,7 +87,7 @@ _NO_NVML = "ERROR_LIBRARY_NOT_FOUND"
 @check(
     "gpu-runtime-missing",
     since="0.1",
-    literals=(_NO_KFD, *ERROR_35, *SEARCHED, _NOT_FOUND, _BY_CPU, *_CUDA_FOUND, *_NONE_SEEN, _NO_NVML),
+    literals=(_NO_KFD, *ERROR_35, *SEARCHED, _NOT_FOUND, _BY_CPU, *_CUDA_FOUND, *_NONE_SEEN, _NO_NVML, UNKNOWN),
 )
 def gpu_runtime_missing(pod: Pod, subject: Subject, logs: Logs | None, node: Node | None) -> Iterator[Finding]:
     """The container sees no GPU.
@@ -151,13 +152,14 @@ def _of(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     if line is None or not asked or lost(container.name, logs):
         return
     unfit, fix = _what_is_missing(pod, engine, line, of_amd=all(name.startswith("amd.com/") for name in asked))
+    said = {one.number: one for one in (_unknown_error(line), line) if one is not None}
     yield Finding(
         severity="warning" if pod.ready else None,
         # an image of somebody's own may hold a build for the CPU
         confidence="possible" if engine.announced and engine.name != "ollama" else "likely",
         summary=f"{engine.label} runs on the CPU: {unfit or 'it sees no GPU'}, though container {container.name} asks for "
         f"{', '.join(f'{n} {name}' for name, n in asked.items())}.",
-        evidence=(log_evidence(line), *limits_evidence(container, asked)),
+        evidence=(*map(log_evidence, said.values()), *limits_evidence(container, asked)),
         explains=("not-ready", "probe-too-short", "cpu-starved"),
         fix=fix,
         order=line.order,
@@ -306,6 +308,13 @@ def _started_after(pod: Pod, event: Event) -> bool:
 def _what_is_missing(pod: Pod, engine: Engine, line: Line, *, of_amd: bool) -> tuple[str, Fix]:
     """Why the engine uses no GPU, as far as that is known, and what brings it one."""
     container, here, unfit = engine.container, pod.spec.node_name or "?", _unfit(line)
+    if _unknown_error(line) is not None:
+        return f"CUDA is there and answers '{UNKNOWN.rpartition(': ')[2]}'", fixes.platform(
+            f"Load nvidia_uvm on node {here} (modprobe nvidia_uvm, and at each boot: /etc/modules-load.d), and where the toolkit hands "
+            "GPUs over by CDI write its specification anew (nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml, as after each update of "
+            "the driver); then recreate the pod",
+            fixes.on_node(here, "sh -c 'lsmod | grep nvidia_uvm; ls -l /dev/nvidia-uvm /etc/cdi /var/run/cdi'"),
+        )
     if unfit and NO_DRIVER not in unfit:  # the container runtime has brought the driver that answers
         return unfit, fixes.platform(
             f"See whether the GPUs and the driver of node {here} answer, and what the kernel's log says of them; then recreate the pod",
@@ -327,6 +336,12 @@ def _what_is_missing(pod: Pod, engine: Engine, line: Line, *, of_amd: bool) -> t
         )
     summary = "Give the container the NVIDIA runtime: runtimeClassName: nvidia"
     return unfit, fixes.set_spec(pod, "/runtimeClassName", "nvidia", summary)
+
+
+def _unknown_error(line: Line) -> Line | None:
+    """What CUDA answered before Ollama listed the CPU alone, or llama.cpp: its unknown error (999); its library is there."""
+    said = [one for one in line.log.find(UNKNOWN) if one.number <= line.number]
+    return said[-1] if said else None
 
 
 def _not_brought(container: Container, logs: Logs, node: Node | None) -> Iterator[Finding]:

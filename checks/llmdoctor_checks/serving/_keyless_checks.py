@@ -1,0 +1,92 @@
+"""A router of vLLM's production stack that checks its servers without the key which they ask for (utils.py: is_model_healthy)."""
+
+import re
+from collections.abc import Iterator
+
+from kubectl_llmdoctor.api import (
+    Cluster,
+    Container,
+    Engine,
+    Finding,
+    Fix,
+    Line,
+    Logs,
+    Pod,
+    engines_in,
+    expression,
+    fixes,
+    follow,
+    log_evidence,
+    logs_of,
+    pod_evidence,
+    setting_evidence,
+)
+from llmdoctor_checks._unreached import last_answered
+
+#: What it says of a server that did not answer its check, and leaves out until the next one.
+LITERAL = " not healthy!"
+_SERVER = expression(r"\bat (?P<url>https?://(?P<host>[\w.-]{1,253})(?::(?P<port>\d{1,5}))?[^\s,]{0,200}) not healthy!")
+
+#: By which it checks them, and the key that servers have, and clients bring.
+_CHECKS, _KEY = "--static-backend-health-checks", "VLLM_API_KEY"
+
+
+def checked_without_key(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
+    """A router that leaves out a server, since that refuses the router's own question for want of its key."""
+    for container in pod.containers if not engines_in(pod) else ():
+        log = container.own_log(logs)
+        line = log.last(LITERAL) if log is not None else None
+        said = _SERVER.search(line.text) if line is not None else None
+        if line is None or said is None or line.number < last_answered(line.log):
+            continue  # another server answers, or it was mended
+        to = follow(said["host"], int(said["port"]) if said["port"] else None, pod, cluster)
+        engines = [engine for one in to.pods if one.ready for engine in engines_in(one)] if to is not None else []
+        for engine in engines:
+            refused = _refused(engine, pod)
+            if refused is not None or (_keyed(engine) and _KEY not in container.env):
+                yield _finding(container, line, said["url"], engine, refused)
+                return
+
+
+def _keyed(engine: Engine) -> bool:
+    """Whether a vLLM asks for a key, be it one out of a Secret."""
+    if engine.name != "vllm":
+        return False
+    return engine.explicit("api_key") is not None or _KEY in engine.container.env
+
+
+def _refused(engine: Engine, router: Pod) -> Line | None:
+    """The last request of a router that a server refused for want of the key."""
+    log, address = engine.container.own_log(logs_of(engine.pod)), router.status.pod_ip
+    if log is None or not address:
+        return None
+    asked = (one for one in log.find('" 401') if re.search(rf"(?<![\d.]){re.escape(address)}:\d", one.text))
+    return max(asked, key=lambda one: one.number, default=None)
+
+
+def _finding(container: Container, line: Line, url: str, engine: Engine, refused: Line | None) -> Finding:
+    key, server = engine.explicit("api_key"), engine.container
+    told = [setting_evidence(server, key)] if key is not None else []
+    if not told and (given := server.env.get(_KEY)) is not None:
+        told = [pod_evidence(server, f"env[{_KEY}]", "out of a Secret" if given.value is None else "set")]
+    return Finding(
+        severity="warning",
+        summary=f"{container.name} leaves out {url}: its check asks without a key, and {server.pod.name}, which is well, refuses "
+        "that (401).",
+        evidence=(log_evidence(line), *((log_evidence(refused),) if refused is not None else ()), *told),
+        explains=("http-5xx",),
+        fixes=(
+            _unchecked(container),
+            fixes.advice(
+                f"Have {server.name} ask for no key, and let no one but the router reach it (a NetworkPolicy)"
+            ),
+        ),
+        order=line.order,
+    )
+
+
+def _unchecked(container: Container) -> Fix:
+    text = "Have the router send no checks, which carry no key: it passes on the key that clients send; without"
+    words = container.spec.words("args")
+    at = next((i for i, word in enumerate(words) if word == _CHECKS), None)
+    return fixes.remove_word(container, "" if at is None else f"args[{at}]", f"{text} {_CHECKS}")
