@@ -84,14 +84,14 @@ class Readings:
         asked = (end or self._cluster.now or start or datetime.fromtimestamp(0, UTC)).timestamp()
         for row in rows(answer, "series"):
             labels = table(row.get("labels"))
-            name = labels.get("__name__")
+            name = str(labels.get("__name__"))
             if name not in _wanted():
                 continue
             points = tuple(_points(row.get("values"), base))[: self._left]
             self._left -= len(points)
             if points:
                 known = {k: v for k, v in labels.items() if isinstance(v, str)}
-                self._keep(str(name), Series(known, points, source, True, asked))
+                self._keep(name, Series(known, points, source, True, asked))
 
     def _scrapes(self) -> None:
         """The texts of metrics ports: the samples of one series, one per scrape, put together."""

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from kubectl_llmdoctor.api import Cluster, Item, Pod, backends_of, dig, rows, table, words
+from llmdoctor_checks.serving._policies import policies, rules
 
 #: Labels that a controller gives to one pod, or to the pods of one revision or one group.
 _OF_FEW = r"hash|revision|uid|pod-name|pod-index|group-index|group-key|group-size"
@@ -77,22 +78,14 @@ def ways(pod: Pod, ports: set[int], cluster: Cluster) -> Iterator[Way]:
 
 def restricted(pod: Pod, cluster: Cluster) -> bool:
     """Whether a NetworkPolicy lets only chosen peers reach the pod."""
-    labels = pod.labels
-    found = False
-    for item in cluster.items("NetworkPolicy", pod.namespace):
-        spec = item.raw.get("spec")
-        if not isinstance(spec, dict) or not matches(dig(spec, "podSelector.matchLabels"), labels):
-            continue
-        types = spec.get("policyTypes")
-        if isinstance(types, list) and "Ingress" not in types:
-            continue
-        rules = spec.get("ingress")
-        for rule in rules if isinstance(rules, list) else ():
-            peers = rule.get("from") if isinstance(rule, dict) else None
-            if not peers or any(dig(peer, "ipBlock.cidr") in ("0.0.0.0/0", "::/0") for peer in peers):
-                return False
-        found = True
-    return found
+    selecting = policies(pod, cluster, "Ingress")
+    return bool(selecting) and not any(_for_all(rule) for rule in rules(selecting, "Ingress"))
+
+
+def _for_all(rule: dict[str, Any]) -> bool:
+    """Whether a rule lets anybody in."""
+    peers = rows(rule.get("from"))
+    return not peers or any(dig(peer, "ipBlock.cidr") in ("0.0.0.0/0", "::/0") for peer in peers)
 
 
 def matches(wanted: Any, labels: dict[str, str]) -> bool:
