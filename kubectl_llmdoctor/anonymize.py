@@ -488,8 +488,8 @@ class _Names:
             if found.get("asked"):
                 return self._new[found["asked"]]
             if found.get("of"):
-                of = self._new[found["of"]] if found["object"] in self._new else found["of"]
-                return f"{of}/{renamed(found['object'])}"
+                part = renamed(found["object"])  # with what a program adds to a name, too: `serving/llm-0-rank-0`
+                return f"{self._new[found['of']] if part != found['object'] else found['of']}/{part}"
             lead = found["lead"]
             if found["space"]:
                 start, end = (at - match.start() for at in match.span("space"))
