@@ -34,6 +34,8 @@ AIBRIX_MODEL, AIBRIX_PORT, AIBRIX_DEFAULT = "model.aibrix.ai/name", "model.aibri
 
 #: The flag in Envoy's access log of a connection to a server that failed, be it one that a picker of endpoints chose.
 _PICKED = r"(?<!\w)UF(?!\w)"
+#: Fewer are of the moment in which a pool changes.
+_FEWEST_PICKED = 3
 
 #: All addresses of a pod, as servers are told them.
 _ALL = "0.0.0.0"  # noqa: S104
@@ -92,7 +94,8 @@ def _at(pod: Pod, target: int, to: Destination, line: Line, client: Container) -
         )
     picked = to.service is None and re.search(_PICKED, line.text[:4000]) is not None
     if picked and engine is not None and (gone := _gone_from_its_pool(pod, engine, target)) is not None:
-        return gone
+        again = [x for x in line.log.find(f"{pod.status.pod_ip}:") if re.search(_PICKED, x.text[:4000])]
+        return gone if len(again) >= _FEWEST_PICKED else None
     listener = _by_engine(engine, mains, target, to) if engine is not None else _by_probe(mains, target)
     if listener is None:
         return None

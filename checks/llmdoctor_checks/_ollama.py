@@ -156,10 +156,14 @@ def alone(container: str, logs: Logs, ready: bool) -> Line | None:
             return found
         begun = next(reversed(_of_models(log)), None)  # Ollama starts it again for each model
         if begun is not None and "failed to initialize" in begun.text:
-            return begun if ready or NO_DEVICE in begun.text else None
+            said = ready or NO_DEVICE in begun.text
+            return begun if said and not _has_weights(log, begun) else None
         line = next(log.find("no usable GPU found"), None)
         if line is not None and (begun is None or begun.number < line.number):
-            after = (x for x in log.find(BUFFER) if x.number > line.number)
-            # weights that the GPU has were put there
-            return None if any(on_the_cpu(x) is False for x in after) else line
+            return None if _has_weights(log, line) else line
     return None
+
+
+def _has_weights(log: Log, line: Line) -> bool:
+    """Whether a GPU, of whatever kind, was given weights after a line."""
+    return any(x.number > line.number and on_the_cpu(x) is False for x in log.find(BUFFER))

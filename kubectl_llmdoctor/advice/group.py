@@ -69,9 +69,10 @@ _HERE = expression(r"(?:localhost|127\.0\.0\.1|0\.0\.0\.0)(?::|$)")
 
 #: The label by which KubeRay names the cluster of a pod.
 _CLUSTER = "ray.io/cluster"
-#: The label by which it tells the head from workers, and what starts Ray in a container, or may: a script of the image.
+#: The label by which it tells the head from workers; whose words say all that they start; and what starts Ray, or may (a script).
 _NODE_TYPE = "ray.io/node-type"
-_MAY_START_RAY = expression(r"\bray start\b|KUBERAY_GEN_RAY_START_CMD|\.sh\b|\bray\.init\b")
+_SAYS_ALL = expression(r"(?:\S{0,200}/)?(?:python[\d.]{0,6}|serve|vllm|sleep|tail|(?:ba|da|a)?sh)(?:\s|$)")
+_MAY_START_RAY = expression(r"\bray start\b|KUBERAY_GEN_RAY_START_CMD|\.sh\b|\bray\.(?:init|scripts)\b")
 
 #: What starts a node of Ray, up to the next command, and where it is told to look for the head.
 _RAY_START = expression(r"\bray start\b(?:\\\n|[^;&|\n]){0,2000}")
@@ -293,7 +294,9 @@ class Group(Topic):
         if self.pod is None or self.container is None or self.pod.labels.get(_NODE_TYPE) != "head":
             return ""
         words = " ".join(self.container.spec.argv)[:20_000]
-        return "" if _MAY_START_RAY.search(words) else " ".join(words.split())[:120]
+        if not _SAYS_ALL.match(words) or _MAY_START_RAY.search(words):
+            return ""
+        return " ".join(words.split())[:120]
 
     @template_value
     def late_head(self) -> str:

@@ -25,6 +25,10 @@ _OPERATORS = ("&&", "||", ";;&", ";;", ";&", "|&", "&>>", "&>", "<<<", "<<-", "<
 ASSIGNMENT = expression(r"([A-Za-z_]\w*)(\[[^\]]*\])?(\+?)=", re.ASCII)
 
 
+#: What stands in the place of a secret (redact.py): a part of a word, where a shell would see two redirections.
+_MASK = expression(r"<masked:[\w+.-]{1,60}>", re.ASCII)
+
+
 class _Token(msgspec.Struct, frozen=True):
     kind: str  # "word", "op", "end"
     text: str
@@ -56,7 +60,7 @@ class Lexer:
                 self.at += 1
                 self.tokens.append(_Token("op", "\n"))
                 self._here_documents()
-            elif char in ";&|()<>":
+            elif char in ";&|()<>" and not (char == "<" and _MASK.match(text, self.at)):
                 self._operator()
             else:
                 end = skip_word(text, self.at)
@@ -107,7 +111,7 @@ def skip_word(text: str, start: int) -> int:
     at, size = start, len(text)
     while at < size:
         char = text[at]
-        if char in " \t\n\r;&|<>)":
+        if char in " \t\n\r;&|<>)" and not (char == "<" and _MASK.match(text, at)):
             break
         if char == "(":
             if at > start and ASSIGNMENT.fullmatch(text[start:at]):  # an array: A=(b c)
@@ -123,6 +127,8 @@ def skip_part(text: str, at: int, depth: int) -> int:
     char = text[at]
     if depth > MAX_DEPTH:
         return len(text)
+    if char == "<" and (mask := _MASK.match(text, at)):
+        return mask.end()
     if char == "\\":
         return min(at + 2, len(text))
     if char in ("'", "\0"):

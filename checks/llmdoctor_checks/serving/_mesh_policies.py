@@ -62,8 +62,10 @@ _UNPROBED = r"unexpected body: want .{1,4}queue.{1,8}got .{1,4}RBAC: access deni
 _OF_REVISION = r'"knative\.dev/key":(?:\{"knative\.dev/key":)?"(?P<key>[\w./-]{3,300})"'
 _REVISION = "serving.knative.dev/revision"
 _ACCESS_DENIED = "RBAC: access denied"
+#: What it says once a pod of a revision has answered it (pkg/activator/net/throttler.go).
+_THROTTLED, _REACHED = "Updating Revision Throttler with: ", r"backends = [1-9]"
 
-LITERALS = (DENIED, _NO_CHAIN, *_RESET, _ACCESS_DENIED)
+LITERALS = (DENIED, _NO_CHAIN, *_RESET, _ACCESS_DENIED, _THROTTLED)
 
 
 def denied(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
@@ -144,6 +146,11 @@ def unprobed(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
         if len(of_it) < _FEW_PROBES:
             continue
         line, match = of_it[-1]
+        if any(
+            x.number > line.number and m["key"] == match["key"] and re.search(_REACHED, x.text[:8000])
+            for x, m in log.matching(_OF_REVISION, _THROTTLED, most=2000)
+        ):
+            continue
         space, _, revision = match["key"].partition("/")
         its = next((one.labels for one in cluster.items("Pod", space) if one.labels.get(_REVISION) == revision), {})
         fitting = [
@@ -158,7 +165,7 @@ def unprobed(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
             severity="warning",
             summary=f"Istio keeps the activator from revision {revision} of {space}: it asks the pods whether they are up and is answered "
             f"{_ACCESS_DENIED}, so that requests wait for nothing."
-            + (f" No rule of AuthorizationPolicy {names} allows it." if names else ""),
+            + (f" No rule of AuthorizationPolicy {names} allows it." if names and not first else ""),
             evidence=(log_evidence(line), *(_quoted(one) for one in found)),
             explains=("http-5xx", "gateway-timeout"),
             fix=fixes.platform(

@@ -27,6 +27,7 @@ from kubectl_llmdoctor.api import (
     setting_evidence,
 )
 from llmdoctor_checks._unreached import configured
+from llmdoctor_checks.serving._keyless_checks import checks_of, unchecked
 from llmdoctor_checks.start._prefixes import passed_on
 
 #: A request in the access log of uvicorn (vLLM, SGLang, LMDeploy, TensorRT-LLM; KServe has the process behind the address), of
@@ -208,6 +209,8 @@ def _without_key(pod: Pod, engine: Engine, cluster: Cluster, keyless: list[_Requ
     named = f" ({key.flag})" if key is not None and key.flag else ""
     client, where = _clients(keyless, pod, cluster)
     several = len({one.client for one in keyless}) > 1
+    asking = [] if several else _at(last.client, cluster)
+    router = next((c for other in asking if (c := checks_of(other)) is not None), None)
     return Finding(
         # several that nobody knows may be anybody who met with a server that is open to the world
         role="note" if several else "cause",
@@ -220,7 +223,9 @@ def _without_key(pod: Pod, engine: Engine, cluster: Cluster, keyless: list[_Requ
             *((setting_evidence(engine.container, key),) if key is not None else ()),
             *where,
         ),
-        fix=fixes.advice(
+        fix=unchecked(router)
+        if router is not None
+        else fixes.advice(
             f"Give {client} the key of {engine.container.name}{named}, both from one Secret, as a Bearer token (OPENAI_API_KEY in "
             "most clients)"
         ),
@@ -240,12 +245,16 @@ def _client(address: str, pod: Pod, cluster: Cluster) -> tuple[str, tuple[Eviden
 
     One that is told of none may pass on what others ask: an ingress controller.
     """
-    for item in cluster.items("Pod"):
-        if str(dig(item.raw, "status.podIP")) == address and not dig(item.raw, "spec.hostNetwork"):
-            other = Pod.of(item, cluster)
-            where = tuple(e for c in other.containers for e in _told(c, pod))[:2]
-            return (other.name if where else f"{other.name}, or who asks through it,"), where
+    for other in _at(address, cluster):
+        where = tuple(e for c in other.containers for e in _told(c, pod))[:2]
+        return (other.name if where else f"{other.name}, or who asks through it,"), where
     return f"the client at {address}", ()
+
+
+def _at(address: str, cluster: Cluster) -> list[Pod]:
+    """The pods of an address of their own."""
+    asking = [item for item in cluster.items("Pod") if str(dig(item.raw, "status.podIP")) == address]
+    return [Pod.of(item, cluster) for item in asking if not dig(item.raw, "spec.hostNetwork")]
 
 
 def _begun(client: str) -> str:

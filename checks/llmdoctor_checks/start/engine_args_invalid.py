@@ -62,6 +62,9 @@ _CONFIGURED = " LLM engine (v"
 #: What llama.cpp (common/arg.cpp) says of a word that stands where an option should.
 _NO_OPTION = "error: invalid argument: "
 
+#: A variable as a shell spells it.
+_SHELL_VARIABLE = r"\$(?:\{(\w{1,100})\}|(\w{1,100}))"
+
 #: Shells that a container's arguments may begin with.
 _SHELLS = frozenset({"sh", "bash", "ash", "dash", "/bin/sh", "/bin/bash", "/bin/ash", "/usr/bin/bash", "/usr/bin/sh"})
 
@@ -380,18 +383,23 @@ def _unexpanded(pod: Pod, engine: Engine) -> Iterator[Finding]:
     """A variable of the container in a shell's spelling, in an argument that no shell reads: the kubelet knows `$(NAME)` alone."""
     container = engine.container
     for setting in () if pod.exists else engine.found.settings.values():
-        text = str(setting.value)
-        found = re.search(r"\$(?:\{(\w{1,100})\}|(\w{1,100}))", text)
+        found = re.search(_SHELL_VARIABLE, setting.text)
         name = (found[1] or found[2]) if found else ""
         variable = container.env.get(name)
-        word = next((word for _, word in container.words if text in word), None)
+        # in a script a shell may read it
+        words = (word for _, word in container.words if word in engine.found.argv)
+        word = next((word for word in words if found and found[0] in word), None)
         if found is None or word is None or variable is None or "$" in str(variable.value or ""):
             continue  # a tool that fills in the file may fill in both
-        meant = word.replace(found[0], f"$({name})")
+        meant = re.sub(
+            _SHELL_VARIABLE, lambda m: f"$({m[1] or m[2]})" if (m[1] or m[2]) in container.env else m[0], word
+        )
         told = f"Write {meant}, which the kubelet replaces by the variable's value"
         yield Finding(
             role="risk",
             severity="critical",
+            # a script of somebody's own may read them as a shell does
+            confidence="likely" if engine.found.argv_known else "possible",
             summary=f"{engine.title} is given {found[0]} as it stands: no shell reads the arguments of {container.name}, and the "
             f"kubelet replaces $({name}) only.",
             evidence=(

@@ -121,10 +121,10 @@ def gpu_runtime_missing(pod: Pod, subject: Subject, logs: Logs | None, node: Nod
         yield from _by_the_default_runtime(container, logs, subject.cluster)
         yield from _not_brought(container, logs, node)
     for engine in subject.engines(pod):
-        yield from _of(pod, engine, logs)
+        yield from _of(pod, engine, logs, node)
 
 
-def _of(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
+def _of(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Iterator[Finding]:
     container = engine.container
     asked = {name: n for name, n in container.accelerators.items() if name.startswith(("nvidia.com/", "amd.com/"))}
     if engine.name not in ("ollama", "llama.cpp", "tei", "localai") or cpu_build(container.spec.image):
@@ -152,6 +152,8 @@ def _of(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     if line is None or not asked or lost(container.name, logs):
         return
     unfit, fix = _what_is_missing(pod, engine, line, of_amd=all(name.startswith("amd.com/") for name in asked))
+    if _unknown_error(line) is not None:
+        unfit, fix = f"CUDA is there and answers '{UNKNOWN.rpartition(': ')[2]}'", _load_uvm(pod, node)
     said = {one.number: one for one in (_unknown_error(line), line) if one is not None}
     yield Finding(
         severity="warning" if pod.ready else None,
@@ -308,13 +310,6 @@ def _started_after(pod: Pod, event: Event) -> bool:
 def _what_is_missing(pod: Pod, engine: Engine, line: Line, *, of_amd: bool) -> tuple[str, Fix]:
     """Why the engine uses no GPU, as far as that is known, and what brings it one."""
     container, here, unfit = engine.container, pod.spec.node_name or "?", _unfit(line)
-    if _unknown_error(line) is not None:
-        return f"CUDA is there and answers '{UNKNOWN.rpartition(': ')[2]}'", fixes.platform(
-            f"Load nvidia_uvm on node {here} (modprobe nvidia_uvm, and at each boot: /etc/modules-load.d), and where the toolkit hands "
-            "GPUs over by CDI write its specification anew (nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml, as after each update of "
-            "the driver); then recreate the pod",
-            fixes.on_node(here, "sh -c 'lsmod | grep nvidia_uvm; ls -l /dev/nvidia-uvm /etc/cdi /var/run/cdi'"),
-        )
     if unfit and NO_DRIVER not in unfit:  # the container runtime has brought the driver that answers
         return unfit, fixes.platform(
             f"See whether the GPUs and the driver of node {here} answer, and what the kernel's log says of them; then recreate the pod",
@@ -336,6 +331,23 @@ def _what_is_missing(pod: Pod, engine: Engine, line: Line, *, of_amd: bool) -> t
         )
     summary = "Give the container the NVIDIA runtime: runtimeClassName: nvidia"
     return unfit, fixes.set_spec(pod, "/runtimeClassName", "nvidia", summary)
+
+
+def _load_uvm(pod: Pod, node: Node | None) -> Fix:
+    """The module that CUDA misses, or its devices in the container, by what loads it on the node."""
+    here = pod.spec.node_name or "?"
+    if node is not None and node.talos:
+        text = f"List nvidia_uvm in machine.kernel.modules of the machine configuration of node {here}, then recreate the pod"
+        return fixes.platform(text, f"talosctl -n {here} read /proc/modules")
+    if node is not None and node.labels.get("nvidia.com/gpu.deploy.driver") == "true":
+        text = f"Recreate the GPU operator's pods of driver and toolkit on node {here}: they load nvidia_uvm and write "
+        return fixes.platform(f"{text}the CDI specification; then recreate this pod", fixes.pods_on(here))
+    return fixes.platform(
+        f"Load nvidia_uvm on node {here} (modprobe nvidia_uvm, and at each boot: /etc/modules-load.d), and where the toolkit hands "
+        "GPUs over by CDI write its specification anew (nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml, as after each update of "
+        "the driver); then recreate the pod",
+        fixes.on_node(here, "sh -c 'lsmod | grep nvidia_uvm; ls -l /dev/nvidia-uvm /etc/cdi /var/run/cdi'"),
+    )
 
 
 def _unknown_error(line: Line) -> Line | None:

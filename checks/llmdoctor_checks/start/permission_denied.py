@@ -135,18 +135,18 @@ _NEEDED = {"HOME": "/tmp", "USER": "llm", "HF_HOME": "/tmp/hf"}
 
 def _as_a_user(container: Container) -> Fix:
     """A user with a number, a group for its volumes, and a home, where the container has none or root's, whose mounts move with it."""
-    mounts = enumerate(container.spec.volume_mounts)
-    # only root may enter /root, whoever may write to what is mounted below it
-    below = [(at, mount.mount_path) for at, mount in mounts if mount.mount_path.startswith("/root/")]
+    paths = [mount.mount_path.rstrip("/") for mount in container.spec.volume_mounts]
     home = container.env.get("HOME")
     of_root = home is None or str(home.value or "").rstrip("/") == "/root"
-    moved = below if of_root else []
-    needed = _NEEDED.items() - {("HF_HOME", _NEEDED["HF_HOME"])} if moved else _NEEDED.items()
-    variables = {name: value for name, value in sorted(needed) if name not in container.env}
+    # only root may enter /root, whoever may write to what is mounted below it; a volume in its place is the group's
+    kept = of_root and "/root" in paths
+    moved = [(at, path) for at, path in enumerate(paths) if path.startswith("/root/")] if of_root and not kept else []
+    needed = {name: value for name, value in sorted(_NEEDED.items()) if name != "HF_HOME" or not (moved or kept)}
+    variables = {name: value for name, value in needed.items() if name not in container.env}
     named = ((one.name, str(one.value or "")) for one in container.spec.env if moved)
     variables |= {name: f"/tmp/{value[6:]}" for name, value in named if value.startswith("/root/")}
-    if home is not None and of_root:
-        variables["HOME"] = _NEEDED["HOME"]
+    if of_root and (kept or home is not None):
+        variables["HOME"] = "/root" if kept else _NEEDED["HOME"]
     told = [
         {
             "op": "replace",
@@ -154,7 +154,7 @@ def _as_a_user(container: Container) -> Fix:
             "value": word.replace("/root/", "/tmp/"),
         }
         for place, word in (container.words if moved and not container.told else ())
-        if any(path.rstrip("/") in word for _, path in moved)
+        if any(path in word for _, path in moved)
     ]
     operations: list[dict[str, Any]] = [
         {"op": "add", "path": f"{container.pointer}/securityContext/runAsUser", "value": 1000},
@@ -166,7 +166,7 @@ def _as_a_user(container: Container) -> Fix:
         *told,
     ]
     summary = f"Run {container.name} as user 1000, with a group for its volumes and a home that it may write"
-    summary += ", which has what is mounted below /root" if moved else ""
+    summary += ", which has what is mounted below /root" if moved else ", the volume at /root" if kept else ""
     summary += ", also by its arguments" if told else ""
     return fixes.patch(container.pod, summary, operations + fixes.variable_operations(container, variables)[0])
 
