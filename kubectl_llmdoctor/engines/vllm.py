@@ -651,7 +651,7 @@ def read(start: Start) -> Engine:
     # a plugin of vLLM's may bring a parser, and so may a build of somebody's own
     plain = "VLLM_PLUGINS" not in start.env and "vllm-openai" in split_image(start.launch.image)[0]
     built = not re.fullmatch(_RELEASE, split_image(start.launch.image)[1])
-    _rules(parser, form, plain, built)
+    _rules(parser, form, plain, built, "VLLM_USE_V1" in start.env)
     settings = dict(parser.settings)
     problems = [*parser.problems, *_variables(start, settings, version)]
     if parser.known and "model" not in settings and "model" not in parser.unresolved:
@@ -703,10 +703,10 @@ def _image_arguments(start: Start) -> list[Word]:
 _RELEASE = r"v?\d+(?:\.\d+){2,3}(?:\.?(?:post|rc)\d+)*(?:-(?:x86_64|aarch64|arm64|amd64|cu\d+|ubuntu[\d.]+))*|"
 
 
-def _rules(parser: Parser, form: str, plain: bool, built: bool) -> None:
+def _rules(parser: Parser, form: str, plain: bool, built: bool, v1: bool) -> None:
     """What the parser's own checks refuse beyond single options; `plain` where nothing but vLLM's own code is in the image.
 
-    It may be `built` by somebody of a state between releases.
+    It may be `built` by somebody of a state between releases, and told whether to take its V1 engine.
     """
     settings, known = parser.settings, parser.dialect
     model = settings.get("model")
@@ -746,7 +746,10 @@ def _rules(parser: Parser, form: str, plain: bool, built: bool) -> None:
     # the V1 engine of 0.8 to 0.11 chunks prompts all the same
     before, since = known.until("0.7.3"), known.since("0.12.0")
     heeded = not known.known or before or since
-    if tokens and length and whole and chunked and chunked.value is False and heeded and tokens.value < length.value:
+    if not (tokens and length and whole and heeded and tokens.value < length.value):
+        return
+    # of V0 it is the default but for contexts of more than 32768 tokens (EngineArgs.create_engine_config)
+    if chunked.value is False if chunked else before and not v1 and length.value <= 1 << 15:
         detail = (
             f"without chunked prefill max_num_batched_tokens ({tokens.value}) must not be smaller than max_model_len "
             f"({length.value})"

@@ -17,6 +17,7 @@ from kubectl_llmdoctor.api import (
     Pod,
     Subject,
     check,
+    dig,
     driver_cuda,
     endings,
     escaped,
@@ -26,6 +27,7 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     log_of,
     node_evidence,
+    object_evidence,
     pod_evidence,
     say_cuda,
     setting_evidence,
@@ -36,6 +38,7 @@ from kubectl_llmdoctor.catalog.images import cpu_build
 from llmdoctor_checks._consequences import FAILED_START
 from llmdoctor_checks._ollama import alone, fallback
 from llmdoctor_checks.scheduling._devices import asks_for_nothing, given_by_request_only, near_gpus
+from llmdoctor_checks.start._groups import gpus_of_group
 
 #: Engines whose usual images do not run without an accelerator; Ollama and llama.cpp run on the CPU as well.
 _NEED_GPU = frozenset({"vllm", "sglang", "tgi", "tensorrt-llm", "nim", "lmdeploy"})
@@ -120,6 +123,11 @@ _FOR_AMD = r"(?i)(?<![a-z])rocm(?![a-z])"
 _NODES_FAULTS = ("gpu-runtime-missing", "driver-missing", "driver-too-old")
 _NO_DEVICE = (*_NODES_FAULTS, *FAILED_START)
 
+#: What of a Serve configuration asks Ray for GPUs: a deployment's own number of them, or an LLMConfig, each worker of which takes one
+#: (ray.llm, VLLMEngineConfig.placement_bundles) unless it says what else it takes.
+_ASKS_RAY = r"\bnum_gpus[\"']?: *(?:[1-9]|0?\.0{0,9}[1-9])[\d.]{0,9}|\bllm_configs\b"
+_OF_ITS_OWN = r"\bplacement_group|\bresources_per_bundle\b|\buse_cpu\b"
+
 #: Labels of nodes that only those with GPUs have.
 _GPU_LABELS = r"nvidia\.com/(?!gpu\.deploy)|amd\.com/gpu|cloud\.google\.com/gke-accelerator|karpenter\.k8s\.aws/instance-gpu|gpu\b"
 
@@ -144,7 +152,8 @@ def gpu_request_missing(pod: Pod, subject: Subject, logs: Logs | None, node: Nod
     there are builds of their own. Noted is a container that has neither arguments nor variables nor resources: the outline
     of one, which somebody completes; and TGI, which takes the CPU where it sees no GPU, unless its model is known to be large or
     something else says that it is meant for one. Of TGI with `--disable-custom-kernels`, which is how it runs without a GPU, and of IBM's
-    fork of it, which takes the CPU where it sees none, nothing is said. Triton runs models on either; one that is made for a GPU,
+    fork of it, which takes the CPU where it sees none, nothing is said. What a RayService deploys waits forever for GPUs that no pod of
+    its cluster has. Triton runs models on either; one that is made for a GPU,
     as each of TensorRT is, it does not load without.
 
     ## Fix
@@ -232,6 +241,14 @@ def _needs_one(pod: Pod, engine: Engine, logs: Logs | None, subject: Subject) ->
             explains=_NO_DEVICE[len(_NODES_FAULTS) :] if sure == "possible" else _NO_DEVICE,
             fix=fix,
         )
+    elif asked := _unplaced(pod, engine, subject):
+        yield Finding(
+            role="risk",
+            summary=f"Ray never places the replicas of {engine.label}: they ask it for GPUs, and no pod of the cluster has one; "
+            f"container {container.name} asks for none.",
+            evidence=(*evidence, asked),
+            fix=fix,
+        )
     elif not pod.exists and not _elsewhere(pod) and _for_gpus(engine) and not _open(container):
         cpu = _for_cpus(engine)
         build = f": its image is built for CUDA, which {cpu} does not change" if cpu else ""
@@ -246,6 +263,17 @@ def _needs_one(pod: Pod, engine: Engine, logs: Logs | None, subject: Subject) ->
             evidence=(*evidence, pod_evidence(container, "image", container.spec.image)) if cpu else tuple(evidence),
             fixes=_either(engine, cpu) if cpu.startswith("--device") else (*_either(engine, cpu), fix),
         )
+
+
+def _unplaced(pod: Pod, engine: Engine, subject: Subject) -> Evidence | None:
+    """What asks Ray for GPUs in the Serve configuration of a RayService, in whose cluster no pod has one."""
+    item = pod.template_of if not pod.exists else None
+    config = dig(item.raw, "spec.serveConfigV2") if item and item.kind == "RayService" else None
+    if item is None or not isinstance(config, str) or re.search(_OF_ITS_OWN, config):
+        return None
+    asks = re.search(_ASKS_RAY, config)
+    group = gpus_of_group(pod, engine, subject) if asks else None
+    return object_evidence(item, "spec.serveConfigV2", asks[0]) if asks and group and group[0] == 0 else None
 
 
 def _either(engine: Engine, cpu: str) -> tuple[Fix, ...]:
@@ -414,7 +442,9 @@ def _for_gpus(engine: Engine) -> bool:
         return False
     if not engine.found.argv_known:
         return False  # a script that cannot be seen may build or download something, and start nothing
-    return engine.own_image or "cuda" in container.spec.image or engine.workers_at_least > 1
+    if engine.own_image or "cuda" in container.spec.image or engine.workers_at_least > 1:
+        return True
+    return _meant(engine.pod, engine, None) is not None
 
 
 def _for_cpus(engine: Engine) -> str:

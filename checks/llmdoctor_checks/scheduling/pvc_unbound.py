@@ -257,37 +257,37 @@ def _shared(pod: Pod, workload: Workload, subject: Subject) -> Iterator[Finding]
     """Several pods of a manifest, now or when it is scaled, that mount one claim which one node can have at a time."""
     if _on_one_node(pod):
         return
-    for claim in volume_claims(pod):
-        if not claim.modes or not _ONE_NODE.issuperset(claim.modes):
-            continue
-        if any(word in (claim.storage_class or "").lower() for word in _SHARED):
-            continue
-        replicas, who = (workload.replicas or 1) * (pod.nodes or 1), workload.ref
-        told = workload_evidence(workload, "spec.replicas", str(workload.replicas or 1))
-        if replicas < 2:
-            scaler = next((one for one in scalers(subject, pod.cluster) if one.maximum > 1), None)
-            if scaler is None:
-                return
-            replicas, who = scaler.maximum, f"{workload.ref}, as many as {scaler.ref} may make,"
-            field = "maxReplicaCount" if scaler.item.kind == "ScaledObject" else "maxReplicas"
-            told = scaler.evidence(f"spec.{field}", str(scaler.maximum))
-        mode = claim.modes[0]
-        where = "by one pod" if mode == "ReadWriteOncePod" else "to one node at a time"
-        yield Finding(
-            role="risk",
-            summary=f"{replicas} pods of {who} mount claim {claim.name}, which is {mode}: it can be attached "
-            f"{where}, and a pod elsewhere stays in ContainerCreating (Multi-Attach error).",
-            evidence=(
-                pod_evidence(pod, "volumes", f"persistentVolumeClaim: {claim.name}"),
-                told,
-                *((object_evidence(claim.item, "spec.accessModes", ", ".join(claim.modes)),) if claim.item else ()),
-            ),
-            fix=fixes.advice(
-                f"Make {claim.name} ReadWriteMany on storage that offers it (a claim that exists must be recreated), or "
-                "give each replica its own: a StatefulSet with volumeClaimTemplates"
-            ),
-        )
+    claims = [claim for claim in volume_claims(pod) if claim.modes and _ONE_NODE.issuperset(claim.modes)]
+    claims = [c for c in claims if not any(word in (c.storage_class or "").lower() for word in _SHARED)]
+    if not claims:
         return
+    replicas, who = (workload.replicas or 1) * (pod.nodes or 1), workload.ref
+    told = workload_evidence(workload, "spec.replicas", str(workload.replicas or 1))
+    if replicas < 2:
+        scaler = next((one for one in scalers(subject, pod.cluster) if one.maximum > 1), None)
+        if scaler is None:
+            return
+        replicas, who = scaler.maximum, f"{workload.ref}, as many as {scaler.ref} may make,"
+        field = "maxReplicaCount" if scaler.item.kind == "ScaledObject" else "maxReplicas"
+        told = scaler.evidence(f"spec.{field}", str(scaler.maximum))
+    mode, names = claims[0].modes[0], " and ".join(dict.fromkeys(claim.name for claim in claims))
+    where = "by one pod" if mode == "ReadWriteOncePod" else "to one node at a time"
+    many = " and " in names
+    yield Finding(
+        role="risk",
+        summary=f"{replicas} pods of {who} mount claim{'s' if many else ''} {names}, which {'are' if many else 'is'} {mode}: "
+        f"{'each' if many else 'it'} can be attached "
+        f"{where}, and a pod elsewhere stays in ContainerCreating (Multi-Attach error).",
+        evidence=(
+            *(pod_evidence(pod, "volumes", f"persistentVolumeClaim: {claim.name}") for claim in claims),
+            told,
+            *(object_evidence(c.item, "spec.accessModes", ", ".join(c.modes)) for c in claims if c.item),
+        ),
+        fix=fixes.advice(
+            f"Make {names} ReadWriteMany on storage that offers it (a claim that exists must be recreated), or "
+            "give each replica its own: a StatefulSet with volumeClaimTemplates"
+        ),
+    )
 
 
 def _of_disks(pod: Pod) -> Iterator[Finding]:

@@ -73,6 +73,8 @@ def api_exposed(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None)
     Ollama's own log shows whether models were pulled, made or deleted from a public address, or whether it computes for several.
     It is the cause where one was deleted so, and somebody asked in vain for a model since.
 
+    Of an image of one's own that is given the engine's arguments it is a possible risk: what starts it may add a key.
+
     An Ingress whose load balancer AWS is told to make `internet-facing` is as public. A NodePort, another Ingress, a route or a
     host port is only noted: whether they lead outside cannot be seen here.
 
@@ -96,12 +98,17 @@ def api_exposed(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None)
         if engine and engine.name == "ollama" and logs is not None and (found := _used(pod, engine, logs)):
             yield found
             continue
-        if engine and not engine.found.argv_known:
+        hidden = bool(engine and not engine.found.argv_known)
+        if hidden and (container.spec.command or not container.spec.args):
             continue
         closed = restricted(pod, cluster)
         open_ways = [] if closed else list(ways(pod, open_ports - _others(container), cluster))
         if public := [way for way in open_ways if way.public]:
-            yield _finding(pod, title, container, engine, public[0], "risk")
+            found = _finding(pod, title, container, engine, public[0], "risk")
+            # what starts an image of one's own by the arguments that it is given seldom adds a key to them
+            yield msgspec.structs.replace(found, confidence="possible") if hidden else found
+        elif hidden:
+            continue
         elif open_ways:
             yield _finding(pod, title, container, engine, open_ways[0], "note")
         elif not closed and (port := _host_port(pod, container, open_ports)):

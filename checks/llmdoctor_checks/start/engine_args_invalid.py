@@ -107,6 +107,14 @@ _RANK_OF = ("RANK", "WORLD_SIZE")
 #: The images of the projects themselves.
 _PUBLISHED = r"(?:^|/)(?:vllm/vllm-openai|lmsysorg/sglang|huggingface/text-generation-inference)(?:$|[:@])"
 
+#: Images whose entrypoint is the program that takes the arguments, each by the Dockerfile of its project.
+_ENTRYPOINTS = (
+    (r"(?:^|/)ollama/ollama(?:$|[:@])", "ollama"),
+    (r"(?:^|/)(?:ggml-org|ggerganov)/llama\.cpp:server\b", "llama-server"),
+    (r"(?:^|/)huggingface/text-generation-inference(?:$|[:@])", "text-generation-launcher"),
+    (r"(?:^|/)huggingface/text-embeddings-inference(?:$|[:@])", "text-embeddings-router"),
+)
+
 
 @check("engine-args-invalid", since="0.1", literals=(_NOT_BOUND, _ASSERTION, _CONFIGURED, _NO_OPTION))
 def engine_args_invalid(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
@@ -123,6 +131,8 @@ def engine_args_invalid(pod: Pod, subject: Subject, logs: Logs | None) -> Iterat
 
     A variable that a program reads without a default (`os.environ["NAME"]`, a script with `set -u`) and that nobody set ends
     it in the same way; programs say so in words of their own, and so they do of a login that their database or store refuses.
+
+    An image whose entrypoint is the server hands it all of `args`: a server that is named at their head again refuses its own name.
 
     A start script of Ollama that calls its client first (`ollama create … && ollama serve`) never comes to the server that the
     client asks.
@@ -168,6 +178,8 @@ def _refused(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     yield from _aborts(pod, engine, logs)
     if engine.name == "ollama" and not pod.exists:
         yield from _before_its_server(pod, engine)
+    if not pod.exists:
+        yield from _program_twice(engine)
     fatal = [p for p in engine.problems if p.kind in _FATAL]
     if not fatal:
         return
@@ -377,6 +389,23 @@ def _before_its_server(pod: Pod, engine: Engine) -> Iterator[Finding]:
             ),
         )
         return
+
+
+def _program_twice(engine: Engine) -> Iterator[Finding]:
+    """The program at the head of the arguments, where it is the image's entrypoint already: it gets its own name, and refuses it."""
+    container = engine.container
+    program = next((name for image, name in _ENTRYPOINTS if re.search(image, container.spec.image)), None)
+    word = next(((path, text) for path, text in container.words), None)
+    if program is None or word is None or container.spec.command or word[1].rpartition("/")[2] != program:
+        return
+    yield Finding(
+        role="risk",
+        severity="critical",
+        summary=f"The entrypoint of {container.spec.image} is {program} already: it gets `{word[1]}` of {container.name} as an argument, "
+        "which it refuses.",
+        evidence=(pod_evidence(container, *word),),
+        fix=fixes.remove_word(container, word[0], f"Leave {word[1]} out of args"),
+    )
 
 
 def _unexpanded(pod: Pod, engine: Engine) -> Iterator[Finding]:

@@ -6,6 +6,12 @@ from kubectl_llmdoctor.api import Container, Finding, Pod, check, fixes, pod_evi
 from llmdoctor_checks.start._images import Lacking, lacking, old_client, shell_image
 from llmdoctor_checks.start._scripts import quoted
 
+#: The servers of images that start none by themselves.
+_SERVERS = {
+    "lmsysorg/sglang": ["python3", "-m", "sglang.launch_server"],
+    "nvidia/tritonserver": ["tritonserver"],
+}
+
 
 @check("entrypoint-missing", since="0.1")
 def entrypoint_missing(pod: Pod) -> Iterator[Finding]:
@@ -16,12 +22,12 @@ def entrypoint_missing(pod: Pod) -> Iterator[Finding]:
     entrypoint changes between versions: vLLM's was `python3 -m vllm.entrypoints.openai.api_server` up to 0.11 and is
     `vllm serve` from 0.12 on. The container ends with StartError (128), or with 127 when a shell says it.
 
-    In a manifest it is a risk where the image is known not to have the program: Ollama's has neither curl nor wget. A loop
-    such as `until curl …; do sleep 1; done` then waits forever, and what stands behind it, usually `ollama pull`, is never
-    done; in a postStart hook the container never counts as started. It is one as well where nothing says what to run and the
-    image starts a shell then (Triton's, SGLang's, LMDeploy's, Xinference's): without a terminal the shell ends at once, with
-    exit code 0, and the container is restarted forever. And so it is where a script installs huggingface_hub in no particular
-    version and downloads with huggingface-cli: from 1.0 on there is none, or one that only says so and ends with 1.
+    In a manifest it is a risk where the image is known not to have the program: Ollama's has neither curl nor wget. A loop such as
+    `until curl …; do sleep 1; done` then waits forever, and what stands behind it, usually `ollama pull`, is never done; in a postStart
+    hook the container never counts as started. It is one as well where nothing says what to run and the image starts a shell then
+    (Triton's, SGLang's, LMDeploy's, Xinference's): without a terminal the shell ends at once, with exit code 0, and the container is
+    restarted forever; options alone are taken for the program to run. And so it is where a script installs huggingface_hub in no
+    particular version and downloads with huggingface-cli: from 1.0 on there is none, or one that only says so and ends with 1.
 
     ## Fix
 
@@ -39,6 +45,9 @@ def entrypoint_missing(pod: Pod) -> Iterator[Finding]:
     for container in pod.containers:
         if _says_nothing(pod, container) and shell_image(container):
             yield _of_shell(pod, container)
+            return
+        if _options_alone(pod, container) and shell_image(container):
+            yield _of_options(pod, container)
             return
         if client := old_client(container):
             yield _of_client(pod, container, *client)
@@ -67,6 +76,30 @@ def _says_nothing(pod: Pod, container: Container) -> bool:
     completed = pod.lent or pod.completed or container.role != "main"
     said = spec.command or spec.args or spec.tty or spec.stdin
     return not completed and not said and bool(spec.resources.limits or spec.resources.requests or spec.volume_mounts)
+
+
+def _options_alone(pod: Pod, container: Container) -> bool:
+    """Whether its arguments begin with an option, and nobody gives it a command before them."""
+    completed = pod.lent or pod.completed or container.role != "main"
+    first = next(iter(container.spec.words("args")), "")
+    return not completed and not container.spec.command and first.startswith("--")
+
+
+def _of_options(pod: Pod, container: Container) -> Finding:
+    """Options that an entrypoint takes for a program: that of NVIDIA's images ends with `exec "$@"`, as others do."""
+    image, first = container.spec.image, container.spec.words("args")[0]
+    program = next((words for name, words in _SERVERS.items() if container.repository.endswith(name)), [])
+    summary = f"Set command to {' '.join(program)}, before the arguments"
+    return Finding(
+        role="risk",
+        severity="critical",
+        summary=f"Container {container.name} has arguments and no command, and the entrypoint of {image} is no server: "
+        f"`{first.partition('=')[0]}` is taken for the program to run.",
+        evidence=(pod_evidence(container, "command", "none"), pod_evidence(container, "args[0]", first)),
+        fix=fixes.set_spec(pod, f"{container.pointer}/command", program, summary)
+        if program
+        else fixes.advice(f"Say in {fixes.edited(pod)} which program takes the arguments, as `command`"),
+    )
 
 
 def _of_shell(pod: Pod, container: Container) -> Finding:

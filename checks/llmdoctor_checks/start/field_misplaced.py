@@ -42,6 +42,10 @@ _REST_OF_CONTAINER = frozenset(
      "terminationMessagePath", "terminationMessagePolicy", "tty", "volumeDevices", "workingDir")
 )  # fmt: skip
 
+#: Fields of a securityContext that only the pod's, or only a container's has: v1 PodSecurityContext, SecurityContext.
+_OF_POD_SECURITY = frozenset(("fsGroup", "fsGroupChangePolicy", "supplementalGroups", "sysctls"))
+_OF_CONTAINER_SECURITY = frozenset(("allowPrivilegeEscalation", "capabilities", "privileged", "readOnlyRootFilesystem"))
+
 #: All fields of three levels, to tell what is none but nearly one: v1 Container, Probe, ResourceRequirements.
 _LEVELS = {
     "container": _OF_CONTAINER | _REST_OF_CONTAINER,
@@ -65,10 +69,10 @@ _Place = tuple[Pod | Container | Item, str, str, str]
 def field_misplaced(pod: Pod, subject: Subject) -> Iterator[Finding]:
     """A field stands at a place where Kubernetes knows no field of that name.
 
-    A probe indented too little belongs to the pod, `nvidia.com/gpu` directly under `resources` is no limit, and
-    `initialDelaySeconds` inside `httpGet` is not the probe's. `kubectl apply` refuses such a manifest since 1.27 ("strict
-    decoding error: unknown field"). A client that does not ask for this validation gets the object accepted without the
-    field: a server without its probe, its GPU or its volume.
+    A probe indented too little belongs to the pod, `nvidia.com/gpu` directly under `resources` is no limit, and `initialDelaySeconds`
+    inside `httpGet` is not the probe's. `kubectl apply` refuses such a manifest since 1.27 ("strict decoding error: unknown field"); so
+    it does `fsGroup` in a container's securityContext, and `privileged` in that of the pod. A client that does not ask for this
+    validation gets the object accepted without the field: a server without its probe, its GPU or its volume.
 
     Only fields are named that have a place elsewhere in a pod, or that are a field of this place but for capitals and the
     plural (`failureThresholds`, `volumeMount`); others may be of a newer Kubernetes.
@@ -94,13 +98,16 @@ def field_misplaced(pod: Pod, subject: Subject) -> Iterator[Finding]:
         return
     found: list[_Place] = [(pod, *place) for place in deeper]
     found += [(pod, key, key, "an element of containers") for key in spec if key in _OF_CONTAINER]
+    found += ((pod, *place) for place in _in_security_context(spec, _OF_CONTAINER_SECURITY, "an element of containers"))
     if pod.template_of is not None and pod.template_of.kind in _WORKLOADS:
         found += ((pod.template_of, *place) for place in _in_workload(pod.template_of.raw))
     raws = {group: rows(spec, group) for group in ("containers", "initContainers")}
     for container in pod.containers:
         group = raws["initContainers" if container.pointer.startswith("/initContainers") else "containers"]
         if container.index < len(group) and group[container.index].get("name") == container.name:
-            found += ((container, *place) for place in _in_container(group[container.index]))
+            own = group[container.index]
+            found += ((container, *place) for place in _in_container(own))
+            found += ((container, *place) for place in _in_security_context(own, _OF_POD_SECURITY, "the pod's spec"))
     if not found:
         return
     grave = [row for row in found if not _MINOR.intersection(row[2:])]
@@ -151,6 +158,13 @@ def _in_workload(raw: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         yield "spec.rollingUpdate", "rollingUpdate", belongs
     for path, level in (("spec.template", template), ("spec.template.spec", table(template.get("spec")))):
         yield from ((f"{path}.{key}", key, "spec") for key in level if key in _OF_WORKLOAD)
+
+
+def _in_security_context(raw: dict[str, Any], others: frozenset[str], whose: str) -> Iterator[tuple[str, str, str]]:
+    """Fields of a securityContext that only the one of the other level has."""
+    for key in table(raw.get("securityContext")):
+        if key in others:
+            yield f"securityContext.{key}", key, f"the securityContext of {whose}"
 
 
 def _in_container(raw: dict[str, Any]) -> Iterator[tuple[str, str, str]]:

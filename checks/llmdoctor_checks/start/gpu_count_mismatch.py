@@ -80,6 +80,10 @@ _OTHER_LAUNCHER = r"\bray\b|torchrun|mpirun|srun|multi[-_]node|run_cluster|ray_i
 #: Where several nodes meet: who says it means more than one pod.
 _MEETS = r"--(?:dist-init-addr|nccl-init-addr|master-addr)\b"
 
+#: What starts the Ray of a group before vLLM in its leader, and what spreads ranks in other ways than by the sizes alone.
+_OVER_RAY = r"multi[-_]node[-_]serving\.sh\s+leader\b|\bray\s+start\s[^;&|]{0,200}--head\b"
+_SPREAD_OTHERWISE = r"data[-_]parallel|--nnodes\b|expert-parallel"
+
 _BY_RAY = r"--distributed[-_]executor[-_]backend[= ]ray\b"
 #: Where a process looks for the Ray of its own pod, which somebody must have started.
 _RAY_OF_ITS_POD = ("auto", "local", "127.0.0.1:6379", "localhost:6379")
@@ -157,10 +161,10 @@ def gpu_count_mismatch(
     with more, the rest stands idle while it stays reserved: an engine that is not told of them puts the whole model on one GPU, and
     where that has no memory for it, this is why.
 
-    Over several pods (LeaderWorkerSet, Ray, Dynamo, `--nnodes`) the product of tensor and pipeline size counts for the whole
-    group: in a manifest it is a risk where all its pods together have fewer GPUs. Ray then waits forever for a placement
-    group, the others for ranks that nobody starts. Nor does it start where each pod of a LeaderWorkerSet runs the engine by
-    itself, without `--nnodes` and without Ray: the pod then counts its own GPUs alone.
+    Over several pods (LeaderWorkerSet, Ray, Dynamo, `--nnodes`) the product of tensor and pipeline size counts for the whole group: in
+    a manifest it is a risk where all its pods together have fewer GPUs, or more than the ranks that Ray spreads. With too few Ray waits
+    forever for a placement group, the others for ranks that nobody starts. Nor does it start where each pod of a LeaderWorkerSet runs
+    the engine by itself, without `--nnodes` and without Ray: the pod then counts its own GPUs alone.
 
     A device of AWS Neuron holds several cores, so that its number says nothing. A slice of TPUs may span several pods; it
     is judged where the node selector shows that it does not, and only for too many workers: a pod takes all chips of its
@@ -283,6 +287,8 @@ def _too_many_for_a_group(
     if not pod.exists and group is not None and 0 < own < workers <= group[0] and _joins_nobody(pod, engine):
         yield _on_its_own(engine, workers, own, sizes, group[0])
         return
+    if group is not None and not pod.exists and group[0] > workers > 1 and _ranks_by_ray(pod, engine, subject):
+        yield _idle_in_group(engine, workers, sizes, group[0])
     if group is None or not 0 < group[0] < workers:
         return
     gpus, whose = group
@@ -299,6 +305,34 @@ def _too_many_for_a_group(
         else (
             fixes.advice(f"Give {fixes.pods_of(pod)} {workers} GPUs together, or set sizes whose product is {gpus}"),
         ),
+    )
+
+
+def _ranks_by_ray(pod: Pod, engine: Engine, subject: Subject) -> bool:
+    """Whether the leader of a LeaderWorkerSet alone runs vLLM, whose ranks Ray spreads over the pods of the group."""
+    kind = pod.template_of.kind if pod.template_of else ""
+    if kind != "LeaderWorkerSet" or engine.name != "vllm" or not _sizes_known(engine):
+        return False
+    words = " ".join(word for _, word in engine.container.words)
+    if re.search(_SPREAD_OTHERWISE, words) or not re.search(_OVER_RAY, words):
+        return False
+    return all(other is pod or not subject.engines(other) for other in subject.pods)
+
+
+def _idle_in_group(engine: Engine, workers: int, sizes: list[Setting], gpus: int) -> Finding:
+    """Ranks that Ray spreads over fewer GPUs than the pods of a group take together."""
+    product = f" ({' x '.join(str(s.value) for s in sizes)})" if len(sizes) > 1 else ""
+    stages = engine.value("pipeline_parallel_size", 1)
+    whole = isinstance(stages, int) and gpus % workers == 0
+    use = f"Set --pipeline-parallel-size {stages * gpus // workers}" if whole else f"Set sizes whose product is {gpus}"
+    fewer = "a size of 1" if workers <= (engine.container.devices or 0) else "fewer pods"
+    return Finding(
+        role="risk",
+        confidence="likely",
+        summary=f"{engine.label} starts {workers} workers{product}, and the pods of a group take {gpus} GPUs: "
+        f"{gpus - workers} stay reserved and idle.",
+        evidence=tuple(_evidence(engine)),
+        fix=fixes.advice(f"{use}, or give the group {fewer}, in {fixes.edited(engine.pod)}"),
     )
 
 

@@ -129,10 +129,11 @@ def port_mismatch(pod: Pod, subject: Subject, logs: Logs | None, events: Events 
     one that speaks TLS to a port where the server speaks none, or HTTP/1 where it speaks HTTP/2 (gRPC), or the other way round: a gateway
     asks by the `appProtocol` of a Service's port, or of an InferencePool, Istio also by the name of the port, and as a DestinationRule, a
     BackendTLSPolicy or an annotation of the Ingress says; an endpoint picker speaks TLS by itself. The container of an InferenceService
-    that declares no port is taken to listen on 8080, which is a note where a Service of one's own leads to the right port. Of a program
-    that is no known engine its log tells where it listens (where its only Service leads elsewhere is a risk), and of a llama-server whose
-    preset brings a port of its own, or whose `--host` is a file. AIBrix' gateway asks the port of the label `model.aibrix.ai/port`, or
-    8000, of a pod with `model.aibrix.ai/name`, which is a risk, as only requests with a routing strategy go so.
+    is taken to listen on the port that it declares, or on 8080, which is a note where a Service of one's own leads to the right port. Of
+    a program that is no known engine its log tells where it listens (where its only Service leads elsewhere is a risk), and of a
+    llama-server whose preset brings a port of its own, or whose `--host` is a file. AIBrix' gateway asks the port of the label
+    `model.aibrix.ai/port`, or 8000, of a pod with `model.aibrix.ai/name`, which is a risk, as only requests with a routing strategy go
+    so.
 
     ## Fix
 
@@ -336,7 +337,8 @@ def _of(pod: Pod, engine: Engine, logs: Logs | None, events: Events | None) -> I
     yield from _by_aibrix(pod, container, engine, port)
     yield from _through_sidecar(pod, container, engine, port, logs)
     yield from _services(pod, container, engine, port, logs)
-    if port.source in _STATED:
+    by_default = port.source == "default" and engine.own_image and engine.found.argv_known and not pod.exists
+    if port.source in _STATED or by_default:
         yield from _pools(pod, container, engine.title, [port.value, *_further(engine)], port_evidence(container, port))
 
 
@@ -434,7 +436,7 @@ def _by_own_word(pod: Pod, engine: Engine, port: Setting, logs: Logs | None, eve
 
 
 def _by_kserve(pod: Pod, container: Container, engine: Engine, port: Setting) -> Iterator[Finding]:
-    """A container that declares no port in an InferenceService: KServe and Knative send to 8080 and ask there whether it is ready.
+    """A container of an InferenceService that declares no port, or another one: KServe and Knative send to 8080, or to what it declares.
 
     Knative tells the container by PORT, which some servers read. (KServe: the raw deployment's Service and its default
     readiness probe, reconcilers/service and reconcilers/deployment; Knative: DefaultUserPort.)
@@ -442,24 +444,29 @@ def _by_kserve(pod: Pod, container: Container, engine: Engine, port: Setting) ->
     raw = pod.template.raw if pod.template and not pod.exists else {}
     if not str(raw.get("apiVersion", "")).startswith("serving.kserve.io/") or raw.get("kind") != "InferenceService":
         return
-    if (
-        pod.partial
-        or container.beside
-        or container.spec.ports
-        or port.value == _OF_KSERVE
-        or engine.name in _READS_PORT
-    ):
+    declared = [p.container_port for p in container.spec.ports]
+    if pod.partial or container.beside or port.value in (declared or (_OF_KSERVE,)) or engine.name in _READS_PORT:
         return
     if port.source not in ("flag", "default", "env") or not engine.found.argv_known:
         return
+    if declared and (port.source != "flag" or set(declared) & _further(engine)):
+        return  # an image of its own may be told the port that it declares
     asks = "" if container.spec.readiness_probe else " and asks there whether it is ready"
     beside = bool(container.spec.readiness_probe) and _service_beside(pod, str(raw["metadata"]["name"]), port)
+    said = f"port {declared[0]}" if declared else "no port"
     yield Finding(
         role="note" if beside else "risk",
         severity="info" if beside else "critical",
-        summary=f"{container.name} declares no port, so that KServe sends to {_OF_KSERVE}{asks}; {engine.title} listens on {port.value}.",
-        evidence=(pod_evidence(container, "ports", "none"), port_evidence(container, port)),
-        fix=fixes.set_spec(
+        summary=f"{container.name} declares {said}, so that KServe sends to {declared[0] if declared else _OF_KSERVE}{asks}; "
+        f"{engine.title} listens on {port.value}.",
+        evidence=(
+            pod_evidence(container, "ports", ", ".join(map(str, declared)) or "none"),
+            port_evidence(container, port),
+        ),
+        # what a runtime declares is merged with what an InferenceService declares, and stays the first
+        fix=fixes.set_flag(engine, "port", port.flag, str(declared[0]), f"Have {engine.title} listen on {declared[0]}")
+        if declared
+        else fixes.set_spec(
             pod,
             f"/containers/{container.index}/ports",
             [{"containerPort": port.value, "protocol": "TCP"}],

@@ -48,7 +48,7 @@ _HEALTH = {
 
 #: Paths that tell of other servers' health (Triton and KServe's protocol, NIM, Ray Serve, Kubernetes' own programs) and
 #: that no release of the engine serves. Sources: the routes of vLLM, SGLang, Ollama, Text Generation Inference, Text Embeddings
-#: Inference, LMDeploy and llama-server.
+#: Inference, LMDeploy, llama-server and Triton (`http_server.cc`; what it has for SageMaker and Vertex AI listens elsewhere).
 _OTHERS = r"-/healthz|healthz|livez|api/health(?:/|$)|health/(?:live|ready)"
 _FOREIGN = {
     "vllm": rf"/(?:v[12]/health(?:/|$)|{_OTHERS})",
@@ -58,6 +58,7 @@ _FOREIGN = {
     "tei": rf"/(?:v[12]/health(?:/|$)|{_OTHERS}|readyz|ready$|live$)",
     "lmdeploy": rf"/(?:v[12]/health(?:/|$)|{_OTHERS}|readyz|ready$|live$)",
     "llama.cpp": rf"/(?:v2/health(?:/|$)|{_OTHERS}|readyz|ready$|live$)",
+    "triton": rf"/(?:v1/health(?:/|$)|v2/health(?!/(?:live|ready)$)|{_OTHERS}|health$|readyz|ready$|live$|ping$)",
 }
 
 #: Options that put the paths of vLLM, SGLang and llama-server below another one.
