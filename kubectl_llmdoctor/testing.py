@@ -60,7 +60,7 @@ def complaints(case: Case, report: Report) -> list[str]:
     findings = [f for target in report.targets for f in target.findings]
     roles = {f.id: f.role for f in findings}
     said: list[str] = []
-    broken = [n for t in report.targets for n in t.not_checked if n.reason.startswith("broken check")]
+    broken = [n for t in report.targets for n in t.not_checked if n.broken]
     said += [f"{n.id}: {n.reason}" for n in broken]
     for id, role in case.expect.items():
         if roles.get(id) != role:

@@ -516,6 +516,9 @@ def test_a_check_that_fails_on_a_node_does_not_cost_the_others() -> None:
 
     assert [(row.id, row.reason) for row in report.not_checked] == [("node-not-ready", "broken check: ValueError: no")]
     assert [f.id for f in report.cluster.findings] == ["device-plugin-down"]
+    said = page(report)
+    assert "NOT SEEN  broken check: ValueError: no (1 check): node-not-ready" in said
+    assert "need a cluster" not in page(report, wide=True)
 
 
 def test_engines_are_counted_by_version_with_what_is_known_against_them() -> None:

@@ -255,6 +255,12 @@ def test_a_fingerprint_outlives_the_pods() -> None:
     assert fingerprints("mixtral-1")[0] == "Deployment serving/mixtral gpu-fragmented"
 
 
+@pytest.mark.parametrize("form", ["markdown", "html", "sarif", "github", "policyreport"])
+def test_a_broken_check_of_a_healthy_pod_is_said(form: str) -> None:
+    failed = doc.NotChecked(id="shm-too-small", reason="broken check: KeyError: 'x'")
+    assert "broken check" in render(report(pod("a", "healthy", not_checked=(failed,))), form).decode()
+
+
 # -- several clusters -------------------------------------------------------------------------------------------------
 
 ONE = pod("a", "cause-found", findings=(cause("x", "X", "x"),))

@@ -425,6 +425,12 @@ def test_a_healthy_pod_that_was_not_seen_whole_says_so() -> None:
     assert "kubectl llmdoctor access" in text
 
 
+def test_a_broken_check_is_said_of_a_healthy_pod_too() -> None:
+    failed = NotChecked(id="shm-too-small", reason="broken check: KeyError: 'x'")
+    text = render(report(pod("a", "healthy", not_checked=(failed,))))
+    assert "1 check not run (-o wide names them): broken check" in text
+
+
 def test_a_verdict_of_healthy_hides_no_cause() -> None:
     assert "CAUSE" in render(report(pod("a", "healthy", findings=(cause("x", "X", "x"),))))
 

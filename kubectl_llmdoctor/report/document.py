@@ -181,6 +181,11 @@ class NotChecked(_Part, frozen=True):
     id: str
     reason: str
 
+    @property
+    def broken(self) -> bool:
+        """Whether it lacked nothing: it, or a fact that it needs, failed by a fault of the program."""
+        return self.reason.startswith(("broken check: ", "broken fact: "))
+
 
 class Target(_Part, frozen=True):
     """One pod, or one replica group whose pods live and die together."""
@@ -332,6 +337,12 @@ class Report(_Part, frozen=True):
     #: checks that nothing in the input could answer, whatever the target
     not_checked: tuple[NotChecked, ...] = ()
     unused_suppressions: tuple[UnusedSuppression, ...] = ()
+
+    @property
+    def broken(self) -> tuple[NotChecked, ...]:
+        """The checks that failed by a fault of the program, of whatever target, each fault once."""
+        unjudged = (*self.not_checked, *(item for target in self.targets for item in target.not_checked))
+        return tuple(dict.fromkeys(item for item in unjudged if item.broken))
 
 
 def to_tree(report: Report) -> dict[str, Any]:

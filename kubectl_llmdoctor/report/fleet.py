@@ -18,7 +18,6 @@ from kubectl_llmdoctor.report.document import (
     Finding,
     GpuNode,
     Holder,
-    NotRead,
     Report,
     Target,
 )
@@ -54,7 +53,7 @@ def render(
     _capacity(page, report)
     _versions(page, report.cluster.engines)
     _comparison(page, report)
-    _not_seen(page, report.not_read)
+    _not_seen(page, report)
     if wide:
         page.gap()
         # what stands above is not said again
@@ -259,11 +258,11 @@ def _comparison(page: Page, report: Report) -> None:
         _cut(page, len(rows))
 
 
-def _not_seen(page: Page, rows: Sequence[NotRead]) -> None:
+def _not_seen(page: Page, report: Report) -> None:
     by_reason: dict[str, list[str]] = {}
-    for row in rows:
+    for row in report.not_read:
         by_reason.setdefault(row.reason, []).append(f"{words.SOURCES.get(row.source, row.source)} {row.ref}".strip())
-    if rows:
+    if by_reason or report.broken:
         page.gap()
 
     def lines() -> Iterator[str]:
@@ -271,7 +270,8 @@ def _not_seen(page: Page, rows: Sequence[NotRead]) -> None:
             shown = page.first(sources, _MOST_NAMES)
             more = f" and {len(sources) - len(shown)} more" if len(sources) > len(shown) else ""
             yield f"{', '.join(shown)}{more}: {reason}"
-        if any(words.forbidden(row.reason) for row in rows):
+        yield from words.not_run((item.id, item.reason) for item in report.broken)
+        if any(words.forbidden(row.reason) for row in report.not_read):
             yield "kubectl llmdoctor access   shows what you may read"
 
     page.list("NOT SEEN", lines())

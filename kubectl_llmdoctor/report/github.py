@@ -27,6 +27,7 @@ def render(report: Report) -> bytes:
         where = f"file={_property(unused.file)},line={unused.line or 1}," if unused.file else ""
         said = clean(f"{unused.id}, {unused.where}: {unused.reason}")
         rows.append(f"::warning {where}title=A suppression without effect::{_data(said)}")
+    rows += [f"::warning title=A check not run::{_data(clean(f'{item.id}: {item.reason}'))}" for item in report.broken]
     return "".join(f"{row}\n" for row in rows).encode("utf-8", "replace")
 
 

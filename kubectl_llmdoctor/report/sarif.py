@@ -113,6 +113,8 @@ def _notes(report: Report) -> Iterator[dict[str, Any]]:
         if unused.file:
             notification["locations"] = [_location(unused.file, unused.line or 1)]
         yield notification
-    if report.not_checked:
-        text = f"not checked: needs the cluster: {', '.join(item.id for item in report.not_checked)}"
+    for check in report.broken:
+        yield {"level": "error", "message": {"text": f"not checked: {check.id}: {clean(check.reason)}"}}
+    if needing := [item.id for item in report.not_checked if not item.broken]:
+        text = f"not checked: needs the cluster: {', '.join(needing)}"
         yield {"level": "none", "message": {"text": text}}

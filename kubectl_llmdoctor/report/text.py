@@ -446,7 +446,7 @@ def _changes(page: Page, changes: Sequence[Change], taken_at: str | None) -> Non
 def _not_seen(page: Page, report: Report) -> None:
     """What this answer does not rest on: sources that could not be read, checks that could not judge."""
     fine = bool(report.targets) and all(_is_fine(t) for t in report.targets)
-    if fine and not page.wide and all(item.source in _OPTIONAL for item in report.not_read):
+    if fine and not page.wide and not report.broken and all(item.source in _OPTIONAL for item in report.not_read):
         return
     if not page.wide and not report.not_read and report.targets and all(map(_sure_without_its_node, report.targets)):
         return
@@ -507,7 +507,8 @@ def _whence(unread: list[tuple[str, str]]) -> str:
 def _decided(page: Page, report: Report) -> None:
     """What people decided beforehand: known findings, suppressions without effect; and what no manifest can tell."""
     known = [item.id for target in report.targets for item in target.known]
-    if known or report.unused_suppressions or report.not_checked:
+    count = sum(not item.broken for item in report.not_checked)
+    if known or report.unused_suppressions or count:
         page.gap()
     if known:
         some = "findings are" if len(known) > 1 else "finding is"
@@ -516,6 +517,5 @@ def _decided(page: Page, report: Report) -> None:
     shown = page.first(unused, 5)
     page.list("UNUSED", (f"{item.id}, {item.where}: {item.reason}" for item in shown), "yellow")
     page.more(len(unused) - len(shown))
-    if report.not_checked:
-        count = len(report.not_checked)
+    if count:
         page.prose("NOT RUN", f"{count} checks, which need a cluster: they look at logs, events, status and nodes")
