@@ -129,7 +129,7 @@ _MEANT = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "float8": "f
 #: Shares of the GPU's memory, and how one is given in percent.
 _SHARES = expression(r"(?i)-*(?:gpu[-_]memory[-_]utilization|mem[-_]fraction[-_]static|cuda[-_]memory[-_]fraction)")
 _PERCENT = expression(r"(\d{1,3}(?:\.\d{1,6})?) ?%?")
-_MOST_SHARE = 0.95
+_MOST_SHARE, _USUAL_SHARE = 0.95, "0.9"
 
 #: Models of families that reason which do not, without the marks.
 _UNREASONING = expression(r"(?:qwen3|kimik2).{0,80}(?:instruct|coder)")
@@ -408,9 +408,11 @@ def _in_words(container: Container, place: Stated) -> Fix | None:
 
 
 def as_share(container: Container, place: Stated) -> Fix | None:
-    """A share of the GPU's memory that is given in percent, as a part of one; None where it is none."""
+    """A share of the GPU's memory that is given in percent, or is more than the whole, as a part of one; None where it is none."""
     percent = _PERCENT.fullmatch(place.value or "") if _SHARES.fullmatch(place.name) else None
     number = float(percent[1]) if percent else 0
+    if 1 < number < 10:  # all of a GPU leaves nothing for what lies beside weights and cache
+        return given(container, place, _USUAL_SHARE, f"Set {place.name} to {_USUAL_SHARE} (it is {place.value})")
     if not 10 <= number <= 100:
         return None
     right = f"{min(number / 100, _MOST_SHARE):g}"

@@ -38,7 +38,7 @@ _ALL_TO_ALL_OPTION, _ALL_TO_ALL = "0.12", "VLLM_ALL2ALL_BACKEND"
 _WITHOUT_NAIVE = "0.21"
 
 #: By which address vLLM tells others to ask for what NIXL needs to reach its memory, and addresses by which a peer asks itself.
-_SIDE_CHANNEL, _LOOPBACK = "VLLM_NIXL_SIDE_CHANNEL_HOST", ("localhost", "127.0.0.1", "::1")
+_SIDE_CHANNEL, _LOOPBACK = "VLLM_NIXL_SIDE_CHANNEL_HOST", ("localhost", "127.0.0.1", "::1", "0.0.0.0", "::")  # noqa: S104 - told
 #: A program that may set variables before it starts the engine.
 _SCRIPT = expression(r"\.(?:sh|bash|py)\b")
 
@@ -82,6 +82,11 @@ _ASKS = expression(r"(?<![\w-])--address[= ][\"']?(?P<at>[\w.:-]{1,253})")
 _PROCESSES = expression(
     r"(?<![\w-])--?(?:num[_-]processes|nproc[_-]per[_-]node|num_gpus)[ =](?P<count>\d{1,3})(?![\w.])"
 )
+
+#: What TRL serves the model with for a trainer, up to the next command, on how many GPUs, and what starts the trainer.
+_SERVES_TRAINER = expression(r"\btrl vllm-serve\b(?:\\\n|[^;&|\n]){0,2000}")
+_SHARED_BY = expression(r"--(?:tensor|data)[-_]parallel[-_]size[= ](?P<size>\d{1,3})(?!\d)")
+_TRAINER = expression(r"\b(?:accelerate launch|torchrun|deepspeed)\b")
 
 #: How NCCL says its release as it starts (init.cc), rank 0 alone or all of them.
 _VERSION = "NCCL version "
@@ -274,6 +279,35 @@ class Group(Topic):
         said = (found["host"] for one in given if (found := ADDRESS.match(one)) and not _HERE.match(found["host"]))
         own = self.container.pod.status.pod_ip if self.container else ""
         return next((host for host in said if IN_NUMBERS.fullmatch(host) and host != own), "")
+
+    @template_value
+    def peer_elsewhere(self) -> str:
+        """The address of the other rank that the line names, where that is none of this container's own pod: `10.0.0.9`."""
+        said = ADDRESS.match(self.captured.get("peer", ""))
+        if said is None or _HERE.match(said["host"]) or self.pod is None:
+            return ""
+        several = self.pod.status.pod_ip or len(self.subject.pods) > 1 or self.leader
+        return said["host"] if several and said["host"] not in (self.pod.status.pod_ip, self.pod.name) else ""
+
+    @template_value
+    def other_leader(self) -> str:
+        """The host of the leader, where the container is told it and it is another pod of the group."""
+        own = (self.pod.status.pod_ip, self.pod.name) if self.pod else ()
+        host = self.leader
+        return "" if not own or not host or _HERE.match(host) or host in own or host.startswith(f"{own[1]}.") else host
+
+    @template_value
+    def beside_server(self) -> str:
+        """How TRL's server and a trainer that are started in one container, without GPUs of their own, share its GPUs."""
+        words = " ".join(word for _, word in self.container.words)[:20_000] if self.container else ""
+        serves, trains = _SERVES_TRAINER.search(words), _TRAINER.search(words)
+        if self.container is None or serves is None or trains is None or "CUDA_VISIBLE_DEVICES" in words:
+            return ""
+        taken = math.prod(int(said["size"]) for said in _SHARED_BY.finditer(serves[0])) or 1
+        if taken >= self.container.gpus or self.container.gpus > _MOST_DEVICES:
+            return ""
+        first, rest = (",".join(map(str, part)) for part in (range(taken), range(taken, self.container.gpus)))
+        return f"CUDA_VISIBLE_DEVICES={first} trl vllm-serve, and CUDA_VISIBLE_DEVICES={rest} {trains[0]}"
 
     @template_value
     def asks_itself(self) -> str:

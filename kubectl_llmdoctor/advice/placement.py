@@ -238,6 +238,12 @@ class Placement(Topic):
         return next((item.name for item in listed if str(item.raw.get("handler") or "").startswith("nvidia")), "")
 
     @template_value
+    def class_of_cdi(self) -> str:
+        """The pod's runtime class, where it is the one that the GPU operator makes for CDI alone: `nvidia-cdi`."""
+        name = self.pod.spec.runtime_class_name if self.pod else ""
+        return name if name == "nvidia-cdi" else ""
+
+    @template_value
     def gpu_labels(self) -> str:
         """The labels of nodes that tell which GPUs they have, by the maker of those that the container asks for."""
         asked = [name.split("/")[0] for name in (self.container.accelerators if self.container else ())]

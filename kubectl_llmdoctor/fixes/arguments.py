@@ -314,6 +314,15 @@ _STARTS = {
 }
 
 
+#: Which program has this command, by the engine or the image, whose entrypoint it is.
+_COMMANDS_OF = {
+    "serve": {"vllm": "vllm", "ollama": "ollama"},
+    "run": {"ollama": "ollama", "localai": "local-ai"},
+    "pull": {"ollama": "ollama"},
+    "v2": {"infinity": "infinity_emb"},
+}
+
+
 #: What runs a file that is no program.
 _INTERPRETERS = {".py": "python3", ".sh": "sh", ".js": "node"}
 
@@ -344,13 +353,20 @@ def run_by(container: Container, program: str, engine: str) -> Fix | None:
         words = ["sh", "-c", program] if by_shell else program.split()
         summary = f"Write `{program}` as words of their own: {', '.join(words)}"
         return patch(container.pod, summary, in_place(at, 0, words))
-    before = list(_STARTS.get(engine, ())) if program.startswith("-") else [interpreter] if interpreter else []
+    image = spec.image.rpartition("/")[2].partition(":")[0].partition("@")[0]
+    owner = next((name for of, name in _COMMANDS_OF.get(program, {}).items() if of in (engine, image)), interpreter)
+    before = list(_STARTS.get(engine, ())) if program.startswith("-") else [owner] if owner else []
     if not before:
         return None
     said = " ".join(before)
     made = [{"op": "add", "path": f"{container.pointer}/command", "value": before}]
     operations = made if vector == "args" else inserted(at, 0, before)
-    return patch(container.pod, f"Put {said} before {program}, which is no program of the image", operations)
+    what = (
+        f"a command of it: {vector} replaces the image's entrypoint"
+        if owner != interpreter
+        else "no program of the image"
+    )
+    return patch(container.pod, f"Put {said} before {program}, which is {what}", operations)
 
 
 def run_after(container: Container, line: str, summary: str, engine: str = "") -> Fix | None:

@@ -55,6 +55,9 @@ from llmdoctor_checks.memory._numa import twice
 from llmdoctor_checks.memory._pinned import DIED, PYTHON, died, excess, greed
 from llmdoctor_checks.memory._prompt_cache import Greed, prompt_cache, unmapped
 
+#: Images that run on Jetsons alone: those of jetson-containers, and of NVIDIA for their Linux (L4T).
+_FOR_JETSON = expression(r"(?i)(?:^|/)dustynv/|jetson|\bl4t\b")
+
 #: Available memory of a node below which the kernel is about to kill, as a share of its memory.
 _EXHAUSTED = 0.01
 _AVAILABLE = expression(r"^node_memory_MemAvailable_bytes(?:\{[^}]*\})? (?P<bytes>[\d.eE+]+)$", re.MULTILINE)
@@ -222,7 +225,7 @@ def _greedy(ending: Ending, node: Node | None, logs: Logs | None, subject: Subje
     total = node.capacity("memory") if node else None
     kept = prompt_cache(engine, total, log_of(ending, logs)) or twice(ending.container)
     if engine is None or total is None:
-        return kept
+        return kept or (_unified(engine, subject) if engine else None)
     return (
         kept
         or _pinned(engine, subject, total)
@@ -249,6 +252,8 @@ def _unified(engine: Engine, subject: Subject) -> Greed | None:
         gpu, proof = card.gpu.name, Evidence(source="pod", ref=card.ref, text=card.text)
     elif node and node.jetson:  # nothing labels its GPU
         gpu, proof = "GPU", node_evidence(node, f"kernelVersion: {node.obj.status.node_info.kernel_version}")
+    elif _FOR_JETSON.search(engine.container.spec.image):
+        gpu, proof = "GPU", pod_evidence(engine.container, "image", engine.container.spec.image)
     else:
         return None
     if not isinstance(share, float) or share <= _LEFT:
