@@ -114,8 +114,7 @@ def _mended(hardware: Hardware, slow: list[tuple[Device, list[tuple[str, str]]]]
         return (
             f"Cap the clock of {which} of {node}, which the processor's own cooler does not bear at full load: `manual` in "
             "power_dpm_force_performance_level, `s 1 MHZ` (some hundreds below its highest) and `c` in pp_od_clk_voltage of "
-            "/sys/class/drm/card*/device (needs the kernel's amdgpu.ppfeaturemask=0xffffffff), or lower its power limit in the firmware; "
-            "answers wait for memory and hardly slow down. Clean fans and vents"
+            "/sys/class/drm/card*/device (needs the kernel's amdgpu.ppfeaturemask=0xffffffff), or lower its power limit in the firmware"
         )
     if heat and not power:
         return (

@@ -285,10 +285,8 @@ def _again(pod: Pod, subject: Subject) -> Fix:
     node, delete = pod.spec.node_name, f"kubectl -n {pod.namespace} delete pod {pod.name}"
     counted = re.search(_COUNTED, pod.status.message)
     resource = pod.status.reason.removeprefix("OutOf")
-    if not counted or not node or resource not in _IN_WORDS or not pod.status.reason.startswith("OutOf"):
-        by_hand = (
-            ", without the nodeName where it states one: no scheduler looks for room then" if fixes.lone(pod) else ""
-        )
+    by_hand = ", without the nodeName where it states one: no scheduler looks for room then" if fixes.lone(pod) else ""
+    if not counted or not node or not pod.status.reason.startswith("OutOf"):
         text = f"Delete the refused pod; its replacement is placed again by what holds now{by_hand}{fixes.lone(pod)}"
         return fixes.advice(text, delete)
     asked, used, whole = (int(counted[name]) for name in ("asked", "used", "all"))
@@ -297,15 +295,26 @@ def _again(pod: Pod, subject: Subject) -> Fix:
         return fixes.advice(f"{text}{fixes.lone(pod)}", delete)
     free = max(whole - used, 0)
     others = [] if _bound(pod, subject) else _elsewhere(pod, subject)
-    has = f"{node} had {_IN_WORDS[resource](free)} left of {_IN_WORDS[resource](whole)}"
-    wants = f"the pod asks for {_IN_WORDS[resource](asked)}"
+    has = f"{node} had {_in_words(resource, free)} left of {_in_words(resource, whole)}"
+    wants = f"the pod asks for {_in_words(resource, asked)}"
     if asked > whole:
         text = f"Ask for less in {fixes.edited(pod)}, or let it run on a larger node: {has}, and {wants}"
     elif others:
-        text = f"Delete the refused pod: {others[0]} has room for its replacement ({has}, and {wants})"
+        text = f"Delete the refused pod: {others[0]} has room for its replacement{by_hand} ({has}, and {wants})"
         return fixes.advice(f"{text}{fixes.lone(pod)}", delete)
+    elif (
+        fixes.lone(pod)
+        and not pod.cluster.complete("Node")
+        and pod.spec.scheduler_name in (None, "", "default-scheduler")
+    ):
+        # Kubernetes' own scheduler places none where there is no room
+        text = (
+            "Delete the refused pod and make it again without the nodeName where it states one, so that the scheduler looks for room on "
+            f"all nodes; to run on {node} it has to ask for less, or {_in_words(resource, asked - free)} be freed ({has}, and {wants})"
+        )
+        return fixes.advice(text, delete, fixes.pods_on(node))
     else:
-        text = f"Free {_IN_WORDS[resource](asked - free)} on {node}, or ask for less in {fixes.edited(pod)}: {has}, and {wants}"
+        text = f"Free {_in_words(resource, asked - free)} on {node}, or ask for less in {fixes.edited(pod)}: {has}, and {wants}"
     return fixes.advice(
         f"{text}; then delete the refused pod, which stays as it is{fixes.lone(pod)}", fixes.pods_on(node), delete
     )
@@ -317,6 +326,13 @@ _IN_WORDS: dict[str, Callable[[int], str]] = {
     "memory": lambda amount: f"{say_bytes(amount)} of memory",
     "ephemeral-storage": lambda amount: f"{say_bytes(amount)} of ephemeral storage",
 }
+
+
+def _in_words(resource: str, amount: int) -> str:
+    """An amount as the kubelet counts it."""
+    if resource in _IN_WORDS:
+        return _IN_WORDS[resource](amount)
+    return f"{say_bytes(amount) if resource.startswith('hugepages-') else amount} {resource}"
 
 
 def _bound(pod: Pod, subject: Subject) -> bool:

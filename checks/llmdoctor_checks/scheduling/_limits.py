@@ -14,6 +14,7 @@ from kubectl_llmdoctor.api import (
     Container,
     Fix,
     Subject,
+    count_of,
     dig,
     engines_in,
     escaped,
@@ -295,6 +296,24 @@ def instead(subject: Subject, quota: str, found: dict[str, str]) -> Iterator[Fix
         f"Let an old pod of {workload.ref} go before a new one is made, as quota {quota} has no room for both (maxSurge 0)",
         op="add",
     )
+
+
+def finished(subject: Subject, found: dict[str, str]) -> Iterator[Fix]:
+    """To delete pods that have ended: a quota on objects (`count/pods`) counts them as well."""
+    ended = sorted(
+        item.name
+        for item in subject.cluster.items("Pod", subject.namespace)
+        if dig(item.raw, "status.phase") in ("Succeeded", "Failed")
+    )
+    if "count/pods" in _short(found) and ended:
+        where = f"kubectl -n {subject.namespace} delete pods --field-selector status.phase="
+        yield fixes.advice(
+            f"Delete the {count_of(len(ended), 'pod')} of {subject.namespace} that {'has' if len(ended) == 1 else 'have'} ended "
+            f"({', '.join(ended[:_MOST])}{' …' * (len(ended) > _MOST)}): count/pods counts them as well. ttlSecondsAfterFinished of a Job "
+            "takes its own away",
+            f"{where}Succeeded",
+            f"{where}Failed",
+        )
 
 
 def _short(found: dict[str, str]) -> dict[str, int]:

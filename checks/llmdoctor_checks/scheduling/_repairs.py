@@ -653,7 +653,7 @@ def _apart(stop: Stop) -> Iterator[Change]:
     operations: list[Json] = []
     said = []
     if any(r.kind == "spread" for r in stop.reasons):
-        if fewer := next((c for c in _of_one_spread(spec) if _where(stop.pending, c)), None):
+        if fewer := next((c for c in _of_one_spread(stop.pending) if _where(stop.pending, c)), None):
             yield fewer
         for at, one in enumerate(spec.topology_spread_constraints):
             if one.when_unsatisfiable == "DoNotSchedule":
@@ -679,13 +679,45 @@ def _anyway(at: int, one: k8s.SpreadConstraint) -> Iterator[Json]:
         yield {"op": "remove", "path": f"{path}/minDomains"}
 
 
-def _of_one_spread(spec: k8s.PodSpec) -> Iterator[Change]:
+def _chosen(pending: Pending) -> dict[str, str]:
+    """The labels by which the pod's owner selects its pods."""
+    workload = pending.subject.workload
+    labels = table(dig(workload.raw, "spec.selector.matchLabels")) if workload else {}
+    return {str(key): str(value) for key, value in labels.items()}
+
+
+def _counts_others(pending: Pending, one: k8s.SpreadConstraint, mine: dict[str, str]) -> bool:
+    """Whether a spread counts pods of the namespace that are not of this one's owner."""
+    placed = (
+        p.metadata.label_texts
+        for p in pending.pod.cluster.all(k8s.Pod, "Pod")
+        if p.spec.node_name and (p.metadata.namespace or "default") == pending.pod.namespace
+    )
+    return any(selected(one.label_selector, labels) and not mine.items() <= labels.items() for labels in placed)
+
+
+def _of_one_spread(pending: Pending) -> Iterator[Change]:
     """What leaves more of the spread: nodes that the pod may not go to no longer count, or one constraint of several gives way."""
     rules = [
         (at, one)
-        for at, one in enumerate(spec.topology_spread_constraints)
+        for at, one in enumerate(pending.pod.spec.topology_spread_constraints)
         if one.when_unsatisfiable == "DoNotSchedule"
     ]
+    for at, one in rules:
+        mine = _chosen(pending)
+        if mine and _counts_others(pending, one, mine):
+            told = ", ".join(f"{key}: {value}" for key, value in mine.items())
+            yield Change(
+                text=f"Have the topology spread over {one.topology_key} count the pod's own replicas: labelSelector {told} in place of one "
+                "that selects pods of others, too",
+                operations=(
+                    {
+                        "op": "add",
+                        "path": f"/topologySpreadConstraints/{at}/labelSelector",
+                        "value": {"matchLabels": mine},
+                    },
+                ),
+            )
     for at, one in rules:
         if one.node_taints_policy != "Honor":
             yield Change(

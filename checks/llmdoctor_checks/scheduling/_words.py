@@ -103,7 +103,7 @@ def said_by(pending: Pending) -> Iterator[Evidence]:
 
 
 #: What HAMi says of cards; and what of those of which too little memory is free, or of too few that are left.
-_OF_HAMI = r"Card[A-Z]|NumaNotFit|NodeInsufficientDevice|ExclusiveDeviceAllocateConflict"
+_OF_HAMI = r"Card[A-Z]|(?:Numa|Mode|ResourceQuota)NotFit|NodeInsufficientDevice|ExclusiveDeviceAllocateConflict"
 _FOR_MEMORY = ("CardInsufficientMemory", "AllocatedCardsInsufficientRequest")
 
 

@@ -86,6 +86,10 @@ _LAUNCHED = r'"message":\s?"(?:launched|registered|initialized) nodeclaim"'
 _OTHER_ERROR = r"the object has been modified|terminating |finalizer|deleting nodeclaim"
 
 
+#: Karpenter's words for instance types that are large enough and lack only an offering (pkg/controllers/provisioning/scheduling).
+_ROOMY = r"had enough resources, had a required offering"
+
+
 #: KAITO's word for a type of machine that cannot be had (pkg/utils/consts/consts.go).
 _NO_MACHINE = "all requested instance types were unavailable during launch"
 
@@ -452,6 +456,8 @@ def _typeless(pending: Pending, pool: Pool, event: Event, found: tuple[Cause, ..
 def _of_pool(pending: Pending, pool: Pool) -> Iterator[Fix]:
     """What may be changed of a pool whose instance types do not do, by what Karpenter says of them."""
     small, offered = re.search(r"(?:enough|required|satisfied) resources", pool.verdict), "offering" in pool.verdict
+    if re.search(_ROOMY, pool.verdict):
+        small = None
     if offered and (more := more_offers(pending, pool)):
         yield more
     disk = larger_disk(pending, pool.name) if small and "ephemeral-storage" in pool.asked else None
@@ -473,8 +479,11 @@ def _of_pool(pending: Pending, pool: Pool) -> Iterator[Fix]:
             f"kubectl edit nodepools.karpenter.sh {shlex.quote(pool.name) if pool.name else ''}".rstrip(),
         )
     if offered:
+        demanded = [*pool.allows("karpenter.sh/capacity-type"), *pool.allows("node.kubernetes.io/instance-type")]
+        now = f" (now {', '.join(demanded[:4])}{' …' * (len(demanded) > 4)})" if demanded else ""
         yield fixes.platform(
-            f"Allow other zones, capacity types or instance types in {pool.title}; what the cloud had none of is tried again by itself",
+            f"Allow other zones, capacity types or instance types in {pool.title}{now}; what the cloud had none of is tried again "
+            "by itself",
             "kubectl get events -A --field-selector reason=InsufficientCapacityError",
         )
     if not small and not offered:

@@ -32,6 +32,7 @@ from kubectl_llmdoctor.api import (
 from kubectl_llmdoctor.catalog.xids import xid_meaning
 from llmdoctor_checks.scheduling._admission import (
     DISCOVERS,
+    MIRROR,
     NO_AMD_DEVICES,
     PANIC,
     PLUGIN_LINES,
@@ -119,6 +120,16 @@ _NO_ANSWER = "code = Unavailable"
 _BY_XID = expression(r"XidCriticalError: Xid=(?P<xid>\d{1,4}) on Device=(?P<gpu>[\w-]{8,80})")
 #: Kinds of Xids that a program may cause: a GPU that is offered again after one of these works.
 _OF_PROGRAMS = ("application", "info")
+
+#: What NVIDIA's plugin up to 0.7 ends with where it cannot watch the kubelet's folder (`main.go`); it does not say why.
+_UNWATCHED = "Failed to created FS watcher."
+#: What NVIDIA's plugin and its MPS control daemon end with where NVML does not know a GPU's device file (`internal/rm/nvml_devices.go`): of
+#: an integrated GPU, and on WSL, which the plugin knows from 0.15 on.
+_NO_MINOR = "error getting GPU device minor number: Not Supported"
+
+#: What HAMi's plugin writes at its nodes, and its scheduler at the pods that it places (pkg/util/types.go): without it the plugin has
+#: nothing to hand out.
+_HAMI_NODE, _HAMI_POD = "hami.io/node-nvidia-register", "hami.io/vgpu-"
 
 #: What klog writes before its words.
 _LOG_HEAD = expression(r"^[IWEF]\d{4} [\d:.]{8,16} {1,8}\d{1,10} [\w.-]{1,80}:\d{1,6}\] ")
@@ -210,6 +221,8 @@ def device_plugin_down(
             fixes=tuple(_restart(cluster, pod.spec.node_name)),
             order=line.order,
         )
+    elif pod.failing and (line := _without_minor(pod, cluster)):
+        yield _of_no_minor(pod, node, line)
     elif is_device_plugin(pod.obj) and (line := _kept_out(pod, cluster)):
         where = pod.spec.node_name or "its node"
         yield Finding(
@@ -226,6 +239,7 @@ def device_plugin_down(
         yield from _given_up(pod, node, cluster)
         yield from _of_slices(pod, cluster)
         yield from _of_jetson(pod, node, cluster)
+        yield from _unwatched(pod, node, cluster)
     elif hardware:
         yield from _unhealthy(pod, hardware, cluster)
 
@@ -235,6 +249,20 @@ def _refused(pod: Pod, refused: Refusal, node: Node | None, cluster: Cluster) ->
     where = pod.spec.node_name
     answered = _ANSWERED.search(refused.text[:2000])
     why = f": {answered['why'].removesuffix(', which is unexpected').rstrip('.: ')}" if answered else ""
+    past = [*_past_hami(pod, node)]
+    ways = [
+        *past,
+        *_by_answer(pod, refused.text, cluster),
+        *(_panicking(cluster, where, pod) if _NO_ANSWER in refused.text else ()),
+        *_restart(cluster, where, runs=answered is not None or _registered(cluster, refused.text, refused.resource)),
+    ]
+    if not past and MIRROR not in pod.annotations and not any("refused pod" in way.summary for way in ways):
+        ways.append(
+            fixes.advice(
+                f"Delete the refused pod then, which stays as it is{fixes.lone(pod)}",
+                f"kubectl -n {pod.namespace} delete pod {pod.name}",
+            )
+        )
     return Finding(
         confidence="likely" if node else "possible",  # without the node it may have been a moment of a reboot
         summary=(
@@ -247,14 +275,20 @@ def _refused(pod: Pod, refused: Refusal, node: Node | None, cluster: Cluster) ->
             *plugin_evidence(cluster, where),
         ),
         explains=("pod-failed", "not-ready", "device-plugin-not-ready"),
-        fixes=(
-            *_by_answer(pod, refused.text, cluster),
-            *(_panicking(cluster, where, pod) if _NO_ANSWER in refused.text else ()),
-            *_restart(
-                cluster, where, runs=answered is not None or _registered(cluster, refused.text, refused.resource)
-            ),
-        ),
+        fixes=tuple(ways),
     )
+
+
+def _past_hami(pod: Pod, node: Node | None) -> Iterator[Fix]:
+    """What has HAMi's scheduler place a pod that came to one of its nodes by another way."""
+    hami = node is not None and _HAMI_NODE in node.obj.metadata.annotations
+    if node and hami and pod.accelerators and not any(key.startswith(_HAMI_POD) for key in pod.annotations):
+        yield fixes.advice(
+            "Have HAMi's scheduler place the pod, which writes at it what the plugin hands out: schedulerName: hami-scheduler in "
+            f"{fixes.edited(pod)} and no nodeName there (nodeSelector kubernetes.io/hostname: {node.name} leads to the node as well)"
+            f"{fixes.lone(pod)}",
+            f"kubectl -n {pod.namespace} delete pod {pod.name}",
+        )
 
 
 def _registered(cluster: Cluster, text: str, resource: str) -> bool:
@@ -507,6 +541,71 @@ def _of_jetson(pod: Pod, node: Node, cluster: Cluster) -> Iterator[Finding]:
     )
 
 
+def _unwatched(pod: Pod, node: Node, cluster: Cluster) -> Iterator[Finding]:
+    """The target is an old plugin that cannot watch the kubelet's folder, and does not say why."""
+    for line in last_errors(cluster, pod.obj) if pod.failing else ():
+        if line.text.rstrip().endswith(_UNWATCHED):
+            yield Finding(
+                confidence="likely",
+                summary=f"The device plugin cannot watch /var/lib/kubelet/device-plugins of {node.name} and ends: the node's inotify "
+                "instances are used up, or the folder is not there; its release does not say which.",
+                evidence=(log_evidence(line),),
+                explains=("crash-loop", "not-ready"),
+                fixes=(
+                    fixes.platform(
+                        f"Raise fs.inotify.max_user_instances of {node.name} (128 by default), for good in /etc/sysctl.d, if the kubelet "
+                        "keeps its sockets in /var/lib/kubelet/device-plugins there: else mount the folder in which it does",
+                        fixes.on_node(node.name, "ls -la /var/lib/kubelet/device-plugins"),
+                        fixes.on_node(node.name, "sysctl -w fs.inotify.max_user_instances=8192"),
+                    ),
+                    fixes.platform("Take a release of the plugin from 0.8 on, which says why"),
+                ),
+                order=line.order,
+            )
+            return
+
+
+def _without_minor(pod: Pod, cluster: Cluster) -> Line | None:
+    """Where NVIDIA's plugin, or its MPS control daemon, says that NVML knows no device file of a GPU."""
+    if not any("k8s-device-plugin" in container.spec.image for container in pod.containers):
+        return None
+    return next((line for line in last_errors(cluster, pod.obj) if _NO_MINOR in line.text), None)
+
+
+def _of_no_minor(pod: Pod, node: Node | None, line: Line) -> Finding:
+    """A GPU without a device file of its own: NVIDIA's plugin must find it in another way, and MPS has none."""
+    where = pod.spec.node_name or "its node"
+    mps = "mps-control" in pod.name or any("mps-control-daemon" in c.spec.command for c in pod.containers)
+    if mps:
+        ways = [
+            fixes.platform(
+                f"Share the GPU of {where} by time slicing: sharing.timeSlicing in place of sharing.mps in the plugin's configuration that "
+                "the node has (its label nvidia.com/device-plugin.config, or the chart's config.default)",
+                f"kubectl get node {where} -L nvidia.com/device-plugin.config",
+            )
+        ]
+    elif node and (node.jetson or node.labels.get("kubernetes.io/arch") == "arm64"):
+        text = (
+            "Tell the plugin that the GPU is integrated, as on a Jetson: DEVICE_DISCOVERY_STRATEGY=tegra (from 0.16 on)"
+        )
+        ways = [fixes.set_env(pod.containers[0], "DEVICE_DISCOVERY_STRATEGY", "tegra", text)]
+    else:
+        ways = [
+            fixes.platform(
+                f"Take release 0.15 or later of the plugin (image nvcr.io/nvidia/k8s-device-plugin) where {where} runs in WSL, which it "
+                "knows from then on"
+            )
+        ]
+    what = "NVIDIA's MPS control daemon" if mps else "The device plugin"
+    return Finding(
+        summary=f"{what} ends on {where}: NVML knows no device file of the GPU there, as of an integrated one (Jetson) or in WSL.",
+        evidence=(log_evidence(line),),
+        explains=("driver-missing", "gpu-runtime-missing", "crash-loop", "not-ready"),
+        fixes=tuple(ways),
+        order=line.order,
+    )
+
+
 def _of_slices(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
     """The target is a device plugin that ends over GPUs which MIG cuts: one has no instance, or it may not look at them."""
     for line in last_errors(cluster, pod.obj) if pod.failing else ():
@@ -657,10 +756,12 @@ def _before_the_plugin(cluster: Cluster, node: str) -> Iterator[Fix]:
         )
     if _UNSIGNED.search(said):
         yield fixes.platform(
-            f"The kernel of {node} loads only modules signed by a key that it trusts (Secure Boot, usually): switch that off for these "
-            "machines (GKE: shielded nodes without secure boot), or use signed drivers (driver.usePrecompiled of NVIDIA's GPU operator, "
-            "driver.imageSign in AMD's DeviceConfig with its key enrolled on the machine by mokutil, or the driver that the machine's "
-            "image brings)"
+            f"Switch Secure Boot off for {node} and its like (GKE: shielded nodes without secure boot): the kernel there loads only "
+            "modules signed by a key that it trusts, which the driver's are not"
+        )
+        yield fixes.platform(
+            "Else use signed drivers: driver.usePrecompiled of NVIDIA's GPU operator, driver.imageSign in AMD's DeviceConfig with its key "
+            "enrolled on the machine by mokutil, or the driver that the machine's image brings"
         )
     meta = pod.metadata
     ended = any(s.restart_count for s in pod.status.container_statuses)
@@ -759,14 +860,17 @@ def _as_told(cluster: Cluster, node: str, plugins: list[k8s.Pod]) -> Iterator[Fi
     if lost := next(filter(None, map(_NO_LIBRARY.search, said)), None):
         yield fixes.platform(
             f"Tell the device plugin where on {node} the driver's libraries are, as where it looks is no {lost['file']}: "
-            "NVIDIA_DRIVER_ROOT (nvidiaDriverRoot of its chart) is / for a driver that is installed on the node, /run/nvidia/driver for "
-            "that of the GPU operator, whose validator's pod writes it to /run/nvidia/validations/driver-ready: restart that one there, as "
-            "a reboot takes the file away",
+            "NVIDIA_DRIVER_ROOT (nvidiaDriverRoot of its chart) is / for a driver that is installed on the node, and /run/nvidia/driver "
+            "for that of the GPU operator",
             f"{fixes.pods_on(node)} | grep -i -e validator -e driver -e plugin",
             fixes.on_node(
                 node,
                 f"sh -c 'cat /run/nvidia/validations/driver-ready; find / /run/nvidia/driver -xdev -name {lost['file']}'",
             ),
+        )
+        yield fixes.platform(
+            f"With the GPU operator restart its validator's pod on {node}: it writes that folder to /run/nvidia/validations/driver-ready, "
+            "which a reboot takes away"
         )
     if told := next((plugin for plugin in plugins if _for_tegra(cluster, plugin)), None):
         yield _discovering(told, node)

@@ -18,9 +18,12 @@ from kubectl_llmdoctor.api import (
     node_evidence,
     pod_evidence,
     say_amount,
+    say_bytes,
+    units,
 )
 from llmdoctor_checks.scheduling._admission import refused_for
 from llmdoctor_checks.scheduling._daemons import let_in, missing, why_none
+from llmdoctor_checks.scheduling._hami import by_reason
 from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._repairs import instead, ways
 from llmdoctor_checks.scheduling._separation import cause, causes
@@ -242,6 +245,24 @@ def _found_none(pending: Pending, found: Cause) -> Fix | None:
     )
 
 
+def _reserved(pending: Pending, found: Cause) -> Iterator[Fix]:
+    """Huge pages that the kernel of a node sets aside, where none has as many in all."""
+    size = units(found.resource.removeprefix("hugepages-"))
+    asked = pending.requests.get(found.resource, 0)
+    short = [r for r in found.reasons if r.resource == found.resource and (r.allocatable or 0) < asked]
+    if not size or not asked or len(short) < len(found.verdicts):
+        return
+    node = min((v.node.name for v in found.verdicts), default="")
+    pages = -(-asked // size)
+    at_boot = f"hugepagesz={found.resource.removeprefix('hugepages-').removesuffix('i')} hugepages={pages} on the kernel's command line"
+    yield fixes.platform(
+        f"Reserve {pages} pages of {say_bytes(size)} on {node or 'the nodes that have the accelerators'} ({at_boot}; pages of 2 MiB also "
+        "by vm.nr_hugepages), and restart its kubelet, which counts them as it starts",
+        *([fixes.on_node(node, f"sysctl -w vm.nr_hugepages={pages}")] if node and size == 2 << 20 else []),
+        *([fixes.on_node(node, "systemctl restart kubelet")] if node else []),
+    )
+
+
 def _of_hami(pending: Pending, resource: str) -> bool:
     """Whether a share of HAMi's is asked of a scheduler that is not HAMi's."""
     offered = any(node.amounts.get(resource) for node in pending.subject.nodes.all)
@@ -252,9 +273,9 @@ def _fixes(pending: Pending, found: Cause, other: str) -> Iterator[Fix]:
     resource = found.resource
     if _of_hami(pending, resource):
         yield fixes.platform(
-            "Have HAMi's scheduler place the pod. Its webhook puts schedulerName: hami-scheduler into each new pod that asks for "
-            "shares; see why not into this one: HAMi is not installed or its webhook does not answer, the pod or the namespace is "
-            "labelled hami.io/webhook: ignore, the container is privileged, or another scheduler is named. Then make the pod anew",
+            "Have HAMi's scheduler place the pod: schedulerName: hami-scheduler, which its webhook puts into each new pod that asks for "
+            "shares. It leaves out privileged containers, and what is labelled hami.io/webhook: ignore (pod or namespace); or HAMi is not "
+            "installed here",
             "kubectl get mutatingwebhookconfigurations",
             "kubectl get pods -A -o wide | grep -i hami",
             f"kubectl get namespace {pending.pod.namespace} --show-labels",
@@ -264,10 +285,14 @@ def _fixes(pending: Pending, found: Cause, other: str) -> Iterator[Fix]:
         yield fixes.patch(pending.pod, text, [*instead(container, resource, other)])
     free = max((r.free or 0 for r in found.reasons if r.resource == resource), default=0)
     offered = ways(pending, found)
+    if resource.startswith("hugepages-"):
+        yield from _reserved(pending, found)
     if not offered and not other and (nothing := _found_none(pending, found)):
         yield nothing
     yield from offered
-    mismatch = any("Mismatch" in count.text for count in found.counts)  # HAMi
+    reasons = list(by_reason(pending, found))
+    yield from reasons
+    mismatch = not reasons and any("Mismatch" in count.text for count in found.counts)  # HAMi
     if mismatch:
         yield fixes.advice(
             f"See which GPUs the annotations of {fixes.edited(pending.pod)} allow (nvidia.com/use-gputype, "
@@ -278,6 +303,8 @@ def _fixes(pending: Pending, found: Cause, other: str) -> Iterator[Fix]:
             yield fixes.advice(f"Ask for at most {say_amount(resource, free)} {resource} in {container.name}")
         text = f"Drop {resource} from {container.name}, if it can do without"
         yield fixes.patch(pending.pod, text, [*instead(container, resource)])
+    if resource.startswith("hugepages-"):
+        return
     if pending.requests.get(resource):
         yield fixes.platform(f"Provide {resource} on the nodes that have the GPUs")
     elif "/" in resource:
@@ -287,7 +314,7 @@ def _fixes(pending: Pending, found: Cause, other: str) -> Iterator[Fix]:
             f"Ask in one container of {fixes.edited(pending.pod)} for no more shares than the nodes have GPUs: each comes from another "
             "GPU; more of one is asked for by its memory"
         )
-    elif not mismatch:
+    elif not mismatch and (not reasons or any("CardInsufficient" in count.text for count in found.counts)):
         if any(is_unfit(count.text) for count in found.counts):  # it does not say why
             yield from _allowed(pending)
         if whole := whole_card(pending):

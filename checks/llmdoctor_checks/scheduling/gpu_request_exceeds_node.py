@@ -119,6 +119,14 @@ def _waiting(pending: Pending, found: Cause) -> Finding:
 
 def _fixes(pending: Pending, found: Cause, asked: int, most: int, free: int) -> Iterator[Fix]:
     containers = asking(pending, found.resource)
+    if most and len(containers) > 1 and all((c.request(found.resource) or 0) <= most for c in containers):
+        others = ", ".join(c.name for c in containers[1:])
+        names = ", ".join(f"{c.name} {c.request(found.resource)}" for c in containers)
+        apart = ("a pod of its own", "it needs") if len(containers) == 2 else ("pods of their own", "they need")
+        yield fixes.advice(
+            f"Give {others} {apart[0]}, or no {found.resource} where {apart[1]} none: all of a pod must be on one node, and none has more "
+            f"than {most} ({names} now)"
+        )
     yield from ways(pending, found)
     if most > free and len(containers) == 1:
         count, told = shared_by(pending, containers[0], most)
@@ -128,12 +136,6 @@ def _fixes(pending: Pending, found: Cause, asked: int, most: int, free: int) -> 
     elif most > free:
         names = ", ".join(f"{c.name} {c.request(found.resource)}" for c in containers)
         yield fixes.advice(f"Ask for at most {most} {found.resource} in all containers together (now {names})")
-    elif most and len(containers) > 1 and all((c.request(found.resource) or 0) <= most for c in containers):
-        names = ", ".join(f"{c.name} {c.request(found.resource)}" for c in containers)
-        yield fixes.advice(
-            f"Take {found.resource} out of the containers that need no GPU of their own, so that at most {most} are asked for in all "
-            f"together (now {names}): each gets its own, and all of a pod must be on one node; two that both need one belong into two pods"
-        )
     if any(r.kind == "shares" for r in found.reasons) and (whole := whole_card(pending)):
         yield whole
     larger = f"Add nodes with {asked} GPUs or more, or spread the model over several pods (pipeline parallelism)"

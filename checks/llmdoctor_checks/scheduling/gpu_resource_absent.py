@@ -227,13 +227,12 @@ def _opening(node: str, line: Line, cluster: Cluster) -> Fix:
     how = (
         "put runc, or a crun before 1.18, first in the list runtimes of /etc/nvidia-container-runtime/config.toml"
         if by_crio
-        else "no-cgroups = false in /etc/nvidia-container-runtime/config.toml, one cgroup driver for kubelet and container runtime, and "
-        "the links below /dev/char (nvidia-ctk system create-dev-char-symlinks --create-all)"
+        else "no-cgroups = false in /etc/nvidia-container-runtime/config.toml, one cgroup driver for kubelet and runtime, and the links "
+        "below /dev/char (nvidia-ctk system create-dev-char-symlinks --create-all)"
     )
     space, plugin, _ = line.log.whose
     return fixes.platform(
-        f"Where nvidia-smi answers on {node} itself, let the container of the device plugin open its GPUs, which the runtime that starts "
-        f"it keeps from it: {how}; then delete the plugin's pod, so that it looks again",
+        f"Where nvidia-smi answers on {node} itself, let the device plugin's container open its GPUs: {how}; then delete the plugin's pod",
         fixes.on_node(node, "nvidia-smi"),
         f"kubectl -n {space or 'default'} delete pod {plugin}",
     )

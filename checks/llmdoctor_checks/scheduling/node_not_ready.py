@@ -181,6 +181,11 @@ _PRESSURES = {
         "crictl rmi --prune",
     ),
     "MemoryPressure": ("Free memory on {node}: end what takes more than any pod there requests", "ps aux --sort=-rss"),
+    "NetworkUnavailable": (
+        "Repair the pod network of {node}: restart the network plugin's pod there (calico-node, kube-flannel, …), whose log says what it "
+        "lacks, or let the cloud's route controller make the node's route; who set the condition takes it back then",
+        "ip route",
+    ),
     "PIDPressure": ("Free process ids on {node}: end the pod that starts so many", "ps -eLf"),
 }
 
@@ -255,10 +260,11 @@ def _on_its_way_out(node: Node, taint: k8s.Taint) -> Fix:
     who, look = _LEAVING[taint.key]
     return fixes.platform(
         f"Let the pod have another node (its events say why none is made for it): {who} is taking {node.name} out of the cluster. "
-        "Where the taint stays for long, a pod there may not be evicted, or what set it no longer runs; then let that go on, or take the "
-        f"taint away (kubectl taint nodes {node.name} {show_taint(taint)}-). Do not tolerate it",
+        "Do not tolerate its taint; where that stays for long, a pod there may not be evicted, or what set it no longer runs: it may then "
+        "be taken away",
         f"kubectl describe node {node.name}",
         look,
+        f"kubectl taint nodes {node.name} {show_taint(taint)}-",
     )
 
 

@@ -678,7 +678,8 @@ def _attached_elsewhere(pod: Pod, workload: Workload | None, events: Events) -> 
             f"Claim {claim.name} can be mounted on one node at a time, and {user.metadata.name} has it on "
             f"{user.spec.node_name}; this pod was placed on {pod.spec.node_name}"
         )
-    answers = [fixes.advice("Have all pods that share the claim run on one node, or use ReadWriteMany storage")]
+    there = f" ({users[0][1].spec.node_name} now)" if users else ""
+    answers = [fixes.advice(f"Have all pods that share the claim run on one node{there}, or use ReadWriteMany storage")]
     if "Multi-Attach error" not in failed[-1].message:  # Kubernetes itself passes it for free
         answers.insert(
             0,
@@ -701,10 +702,13 @@ def _attached_elsewhere(pod: Pod, workload: Workload | None, events: Events) -> 
         text = f"Let the old pod go before the new one is made: strategy Recreate in {workload.ref}"
         answers.insert(0, fixes.set_field(workload.item, "/spec/strategy", {"type": "Recreate"}, text, op="add"))
     if users and not own and not lost and not ended:  # to scale its own workload down would take this pod away as well
+        user = users[0][1]
+        stop = _stop(pod, user.metadata.name)
+        # what a controller keeps running is meant to run
+        serves = any(owner.kind != "Job" for owner in user.metadata.owner_references)
         answers = [
-            *_there(pod, users[0][0].name, users[0][1].spec.node_name),
-            _stop(pod, users[0][1].metadata.name),
-            *answers,
+            *_there(pod, users[0][0].name, user.spec.node_name),
+            *([*answers, stop] if serves else [stop, *answers]),
         ]
     elif named and not lost and not ended:
         answers.append(fixes.advice(f"Stop {named[1].rstrip('.')} first"))

@@ -29,7 +29,7 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks.scheduling._admission import given_a_quota, limited_priorities
 from llmdoctor_checks.scheduling._kueue import cluster_queue, for_topology, local_queue, uncovered, unlisted, workloads
-from llmdoctor_checks.scheduling._limits import ending, instead, lowering, stating, widening
+from llmdoctor_checks.scheduling._limits import ending, finished, instead, lowering, stating, widening
 from llmdoctor_checks.scheduling._raising import (
     YUNIKORN,
     Raised,
@@ -254,6 +254,7 @@ def _fixes(subject: Subject, quota: str, found: dict[str, str], beyond: str = ""
     else:
         if found:
             yield from instead(subject, quota, found)
+            yield from finished(subject, found)
         text = f"Ask for less in {where}{ending(subject, found)}"
         others = [fixes.advice(text, look)]
     if raised:

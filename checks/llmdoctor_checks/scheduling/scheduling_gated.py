@@ -52,6 +52,11 @@ _KEEPERS = {
     "jobset": "JobSet",
 }
 _QUEUE = "kueue.x-k8s.io/queue-name"
+
+#: What a ProvisioningRequest passes on of a cloud that has no such machine now.
+_NO_MACHINES = (
+    r"(?i)STOCKOUT|out of resources|RESOURCE_POOL_EXHAUSTED|insufficient ?(?:instance ?)?capacity|not enough resources"
+)
 #: What each pod of a LeaderWorkerSet bears, which Kueue counts as a group as well.
 _OF_SET = "leaderworkerset.sigs.k8s.io/name"
 
@@ -532,7 +537,17 @@ def _of_kueue(subject: Subject, queued: list[Item]) -> Iterator[Fix]:
     if not reason and _let_in(queued, subject.cluster):
         yield _refused_update(subject, commands[0])
         return
-    if check := next((name for workload in queued for name, _, _ in _checks(workload)), ""):
+    unpassed = next((one for workload in queued for one in _checks(workload)), None)
+    check = unpassed[0] if unpassed else ""
+    if unpassed and re.search(_NO_MACHINES, unpassed[2]):
+        yield fixes.platform(
+            f"Have admission check {check} ask for machines that the cloud has: a further flavor in the ClusterQueue for another zone, "
+            "capacity type (spot, reserved) or GPU, with that check; what it has none of is tried again by itself",
+            commands[0],
+            f"kubectl -n {subject.namespace} get provisioningrequests -o yaml",
+        )
+        return
+    if check:
         yield fixes.platform(
             f"See what keeps admission check {check} from passing; where it asks for nodes, its ProvisioningRequest says why none "
             "came",

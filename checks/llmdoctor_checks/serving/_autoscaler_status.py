@@ -148,13 +148,42 @@ def _not_used(pod: Pod, engine: Engine, scaler: Scaler, subject: Subject) -> Fin
         + (f" It has said so for {told[0]}." if told and lasts else ""),
         evidence=(*events[-1:], condition_evidence(scaler.item, said), *scaler.quoted),
         explains=("scale-from-zero-blind",),
-        fix=fixes.advice(
-            f"Give the trigger of {scaler.ref} the {missing[1]} that it lacks"
-            if (missing := re.search(r'missing required parameter "([\w.-]{1,80})"', why))
-            else f"Correct what it names in {scaler.ref}",
-            f"kubectl -n {scaler.item.namespace} {'edit' if missing else 'describe'} scaledobject {scaler.item.name}",
-        ),
+        fix=_corrected(scaler, why),
     )
+
+
+def _corrected(scaler: Scaler, why: str) -> Fix:
+    """What mends a trigger, by KEDA's word for what is wrong with it (pkg/scalers/prometheus_scaler.go)."""
+    command = f"kubectl -n {scaler.item.namespace} {{}} scaledobject {scaler.item.name}"
+    asked = [
+        str(dig(row, "metadata.query") or "")
+        for row in rows(scaler.item.raw, "spec.triggers")
+        if row.get("type") == "prometheus"
+    ]
+    query = f" ({asked[0][:160]})" if len(asked) == 1 and asked[0] else ""
+    if missing := re.search(r'missing required parameter "([\w.-]{1,80})"', why):
+        text = f"Give the trigger of {scaler.ref} the {missing[1]} that it lacks"
+    elif _EMPTY in why or "the value list is empty" in why:
+        text = (
+            f"Correct the query of {scaler.ref}{query}, which has no result: try it in Prometheus with the names and labels of the series "
+            "that are there; where none may be there at times, take out ignoreNullValues: 'false', so that none counts as 0"
+        )
+    elif "returned multiple elements" in why:
+        text = f"Have the query of {scaler.ref} give one value: sum(…) or max(…) around it{query}"
+    elif "api returned error. status: 400" in why:
+        text = f"Correct the query of {scaler.ref}, which Prometheus cannot read (400){query}"
+    elif status := re.search(r"api returned error\. status: (401|403)", why):
+        text = f"Give the trigger of {scaler.ref} authModes and an authenticationRef that Prometheus takes, which refuses it ({status[1]})"
+    elif gone := re.search(
+        r"(?:lookup (?P<host>[\w.-]{1,253})\b.{0,60}no such host|dial tcp (?P<at>[\d.:\[\]a-f]{3,60}): )", why
+    ):
+        text = (
+            f"Correct serverAddress in the trigger of {scaler.ref}: KEDA's operator does not reach {gone['host'] or gone['at']} "
+            "(SERVICE.NAMESPACE.svc and the port of its Service)"
+        )
+    else:
+        return fixes.advice(f"Correct what it names in {scaler.ref}", command.format("describe"))
+    return fixes.advice(text, command.format("edit"))
 
 
 def _reads_nothing(

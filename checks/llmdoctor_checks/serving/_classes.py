@@ -37,7 +37,9 @@ _OLD, _DEFAULT = "kubernetes.io/ingress.class", "ingressclass.kubernetes.io/is-d
 _REFUSES = ("FailedBuildModel", "FailedDeployModel", "Translate")
 _TAKES = ("SuccessfullyReconciled", "Sync")
 #: Cloud controllers of a Service (`cloud-provider/controllers/service`).
-_NO_BALANCER, _BALANCED = "SyncLoadBalancerFailed", "EnsuredLoadBalancer"
+_BALANCED = "EnsuredLoadBalancer"
+#: The clouds' controllers, and MetalLB.
+_NO_BALANCER = ("SyncLoadBalancerFailed", "AllocationFailed")
 _OF_ENVOY_GATEWAY = "gateway.envoyproxy.io/owning-gateway-name"
 _TARGET_TYPE, _NEG = "alb.ingress.kubernetes.io/target-type", "cloud.google.com/neg"
 
@@ -95,11 +97,11 @@ def unbalanced(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
         told = [
             one
             for one in events_of(cluster).about([("Service", item.name)])
-            if one.namespace == item.namespace and one.reason in (_NO_BALANCER, _BALANCED)
+            if one.namespace == item.namespace and one.reason in (*_NO_BALANCER, _BALANCED)
         ]
         last = max(told, key=lambda one: (one.last is not None, one.last), default=None)
         others = any(one is not item and dig(one.raw, "spec.type") == "LoadBalancer" for one in pod.services)
-        if last is None or last.reason != _NO_BALANCER or others or any(ways_to(item, cluster)):
+        if last is None or last.reason not in _NO_BALANCER or others or any(ways_to(item, cluster)):
             continue
         yield Finding(
             severity="warning",
@@ -110,11 +112,41 @@ def unbalanced(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
         return
 
 
+def _by_its_words(message: str) -> Fix | None:
+    """What is missing at the cloud or in the network, by the words of who makes load balancers: AWS' controllers, and MetalLB."""
+    if re.search(r"could not find any suitable subnets|couldn't auto-discover subnets", message) is not None:
+        return fixes.platform(
+            "Tag subnets of the cluster's VPC, in two zones for an ALB: kubernetes.io/role/elb: 1 (public), "
+            "kubernetes.io/role/internal-elb: 1 (internal), and kubernetes.io/cluster/NAME: shared for older controllers; or name them "
+            "(alb.ingress.kubernetes.io/subnets, service.beta.kubernetes.io/aws-load-balancer-subnets)",
+            "aws ec2 describe-subnets --filters Name=vpc-id,Values=VPC --query 'Subnets[].[SubnetId,AvailabilityZone,Tags]'",
+        )
+    if host := re.search(r"no certificate found for host: (?P<name>[\w.*-]{1,253})", message):
+        return fixes.platform(
+            f"Request or import a certificate for {host['name']} in ACM, in the load balancer's region, or name one in the annotation "
+            "alb.ingress.kubernetes.io/certificate-arn",
+            "aws acm list-certificates",
+        )
+    if right := re.search(r"not authorized to perform: (?P<action>[a-z0-9]{2,40}:\w{2,60})", message):
+        return fixes.platform(
+            f"Allow {right['action']} to the role of the controller that makes load balancers: its policy lacks that",
+            "kubectl -n kube-system get serviceaccount aws-load-balancer-controller -o yaml",
+        )
+    if "no available IPs" in message:
+        return fixes.platform(
+            "Add addresses to an IPAddressPool of MetalLB that this Service may use (its autoAssign and serviceAllocation), or delete a "
+            "Service of type LoadBalancer that is not needed: none is left",
+            "kubectl get ipaddresspools.metallb.io -A -o yaml",
+            "kubectl get services -A | grep LoadBalancer",
+        )
+    return None
+
+
 def _balanced(item: Item, message: str) -> Fix:
     """What a cloud's load balancers take; of the Service of a gateway its operator decides, which would set it back."""
     refused = re.search(r'externalTrafficPolicy: "?Local"? is unsupported', message) is not None
     if not refused or dig(item.raw, "spec.externalTrafficPolicy") != "Local":
-        return fixes.advice(
+        return _by_its_words(message) or fixes.advice(
             f"Correct what it names, in Service/{item.name} or at the cloud",
             f"kubectl -n {item.namespace} describe service {item.name}",
         )
@@ -182,7 +214,7 @@ def _accepted(item: Item, message: str, pod: Pod) -> Fix:
                 f"Set {_NEG}: '{{\"ingress\": true}}' on Service/{service.name}, so that the load balancer asks the pods themselves",
                 op="add",
             )
-    return fixes.advice(
+    return _by_its_words(message) or fixes.advice(
         f"Correct what the controller of Ingress/{item.name} names",
         f"kubectl -n {item.namespace} describe ingress {item.name}",
     )

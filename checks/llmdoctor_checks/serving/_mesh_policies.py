@@ -272,9 +272,15 @@ def _lets_in(item: Item, client: Pod) -> bool:
 def _allowed(found: list[Item], client: Pod | None, *, denies: bool) -> Fix:
     if denies or len(found) != 1 or client is None or client.container(_PROXY) is None:
         names = " or ".join(f"AuthorizationPolicy/{item.name}" for item in found) or "an AuthorizationPolicy"
-        who = f"{client.name} of {client.namespace}" if client is not None else "the clients"
+        asks = f"{client.name} of {client.namespace} asks" if client is not None else "the clients ask"
+        if client is None and not denies:
+            return fixes.platform(
+                f"Name who asks in a rule of {names}: principals cluster.local/ns/NAMESPACE/sa/SERVICEACCOUNT of the gateway or client, "
+                "which must be in the mesh (mutual TLS)",
+                "kubectl get authorizationpolicies -A -o yaml",
+            )
         return fixes.platform(
-            f"Have {names} {'no longer deny' if denies else 'allow'} what {who} asks (principals need mutual TLS, so a client in the mesh)"
+            f"Have {names} {'no longer deny' if denies else 'allow'} what {asks} (principals need mutual TLS, so a client in the mesh)"
         )
     principal = _principal(client)
     rule = {"from": [{"source": {"principals": [principal]}}]}

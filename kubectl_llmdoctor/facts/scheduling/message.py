@@ -245,8 +245,8 @@ def _count(number: int, text: str) -> Iterator[Count]:
             yield Count(number=number, text=text, kind="resource", resource=names.get(name, name))
         return
     if _regex(
-        r"Card\w{0,60}(?:Insufficient|Mismatch|Exhausted|CustomFilterRule)\w*|NodeInsufficientDevice|NumaNotFit"
-        r"|ExclusiveDeviceAllocateConflict|not? enough gpu (?:cards on|fitted on this) node"
+        r"Card\w{0,60}(?:Insufficient|Mismatch|Exhausted|CustomFilterRule|Cordoned|Infeasible)\w*|NodeInsufficientDevice|(?:Numa|Mode)NotFit"
+        r"|ResourceQuotaNotFit|ExclusiveDeviceAllocateConflict|not? enough gpu (?:cards on|fitted on this) node"
     ).search(text):  # HAMi, and Volcano (api/devices/nvidia/vgpu)
         yield Count(number=number, text=text, kind="resource", resource=_SHARE)
         return
