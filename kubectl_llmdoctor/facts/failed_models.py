@@ -55,6 +55,9 @@ _RANK_DIED = "A worker died or was killed while executing a task by an unexpecte
 _NOT_LAUNCHED, _LAUNCHED = "Failed to load model ", "Leave launch_builtin_model, elapsed time"
 _BY_THE_WORKER = r"\bxinference\.core\.worker\b.{0,300}?\bFailed to load model "
 _OF_A_LAUNCH = 200
+#: The frame of its API below an error of that, for logs that have no line of the worker (one that runs elsewhere, or was cut).
+_IN_ITS_API = 'xinference/api/restful_api.py", line '
+_OF_ITS_API = expression(r'xinference/api/restful_api\.py", line \d{1,5}, in launch_model\b')
 #: How LocalAI says that it begins to load a model, and, as Xinference does, that it could not. Source: its pkg/model/initializers.go.
 _LOADER_BEGINS = "BackendLoader starting"
 _BY_THE_LOADER = r"\b(?:BackendLoader starting|Failed to load model)\b.{0,4000}?\bmodelID=\"?(?P<model>[^\"\s]{1,300})"
@@ -181,6 +184,7 @@ LITERALS = (
     _RANK_DIED,
     _NOT_LAUNCHED,
     _LAUNCHED,
+    _IN_ITS_API,
     _LOADER_BEGINS,
     _NOT_ADDED,
     _ADDED,
@@ -445,7 +449,9 @@ def _dead_engines(log: Log) -> list[int]:
 def _not_launched(log: Log) -> list[Line]:
     """Where Xinference says that a model was not launched, and launched none since."""
     launched = max((line.number for line in log.marks(_LAUNCHED)), default=0)
-    return [x for x in log.marks(_NOT_LAUNCHED) if x.number > launched and re.search(_BY_THE_WORKER, x.text[:2000])]
+    said = [x for x in log.marks(_NOT_LAUNCHED) if re.search(_BY_THE_WORKER, x.text[:2000])]
+    said += [x for x in log.marks(_IN_ITS_API) if _OF_ITS_API.search(x.text[:2000])]
+    return [x for x in said if x.number > launched]
 
 
 def _not_begun(log: Log) -> list[tuple[int, Line]]:

@@ -248,8 +248,8 @@ def _overruled(event: Event, pod: Pod, subject: Subject) -> bool:
 
 
 def _of_probes(subject: Subject, pod: Pod) -> Iterator[_Statement]:
-    """What the commands of probes printed in the instances that run."""
-    started = [c.status.state.running.started_at for c in pod.containers if c.status.state.running]
+    """What the commands of probes printed in the instances that run, and in those before them that never became ready either."""
+    started = [begun for c in pod.containers if (begun := _tried_since(c))]
     since = min((at for at in map(parse_time, started) if at), default=None)
     now = pod.cluster.now
     if pod.ready and now is not None:
@@ -259,3 +259,15 @@ def _of_probes(subject: Subject, pod: Pod) -> Iterator[_Statement]:
             since and event.last and event.last < since
         ):
             yield _Statement(text=event.message, evidence=event_evidence(event, subject.cluster))
+
+
+def _tried_since(container: Container) -> str | None:
+    """When the instance began that runs; of one that is not up yet the one before it, which a probe may have ended."""
+    running, before = container.status.state.running, container.status.last_state.terminated
+    if running is None:
+        return None
+    return (
+        before.started_at
+        if before and not container.status.ready and container.status.started is False
+        else running.started_at
+    )

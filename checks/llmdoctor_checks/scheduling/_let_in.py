@@ -77,8 +77,9 @@ def within_constraint(subject: Subject, why: str) -> Iterator[Fix]:
         f"Let service account {account} of {subject.namespace} use the constraint {wider if wider != 'SCC' else 'that allows it'}",
         f"oc -n {subject.namespace} adm policy add-scc-to-user {wider} -z {shlex.quote(account)}",
     )
-    # who needs more than a user of its own is given that last
-    yield from (constraint, without) if home and wider == "anyuid" else (without, constraint)
+    # who needs more than a user of its own is given that last; what a DaemonSet does on each node it cannot do without its privileges
+    of_the_node = wider == "privileged" and subject.workload is not None and subject.workload.kind == "DaemonSet"
+    yield from (constraint, without) if (home and wider == "anyuid") or of_the_node else (without, constraint)
 
 
 def _home_of_root(pod: Pod) -> str:

@@ -161,12 +161,15 @@ def _of(pod: Pod, container: Container, engine: Engine | None, logs: Logs | None
     # the log says that it happens; by its name alone the image may hold a GPU build
     slow = (said is not None or speech is not None) and pod.ready
     of = engine.title if engine else _library(said) or "the server"
-    what = f"{container.spec.image} is a CPU build of {of}" + (f" ({build.why})" if build else "")
+    part = said is not None and any(words in said[0].text for words in _WENT_ON)
+    what = f"{container.spec.image} {'has' if part else 'is'} a CPU build of {of}" + (
+        f" ({build.why})" if build else ""
+    )
     yield Finding(
         role="cause" if failing or slow else "risk",
         severity=None if failing else "warning",
         confidence=said[1] if said else "likely",
-        summary=f"{what}; container {container.name} asks for {_list(asked)}, which it cannot use.",
+        summary=f"{what}; container {container.name} asks for {_list(asked)}, which {'that' if part else 'it'} cannot use.",
         evidence=tuple(evidence),
         explains=(
             ("gpu-runtime-missing", "compiler-missing", *FAILED_START)
@@ -251,7 +254,8 @@ def _says(
             gpu_build = re.search(_OF_GPUS, container.spec.image) or any(next(log.find(b), None) for b in _BACKENDS)
             if re.search(_HAS_PLATFORM, line.text):
                 continue
-            if sure != "certain" and gpu_build:
+            # these libraries say what they were built for, whatever else in the image was built for a GPU
+            if sure != "certain" and gpu_build and literal not in _WENT_ON:
                 continue  # that found no device: the runtime's fault, not the image's
             if may_be_another and re.compile(_ON_GPU).search(log.text, 0, _BEGINNING):
                 # the part that matters may be on the GPU; or a GPU was only asked for, and requests fail for want of it
