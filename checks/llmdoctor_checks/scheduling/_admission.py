@@ -505,6 +505,7 @@ PLUGIN_LINES = (
     NO_DEVICES,
     NO_AMD_DEVICES,
     "Incompatible strategy detected",
+    "Incompatible platform detected",
     "could not load NVML library",
     "Failed to initialize NVML",
     # the first container of GKE's plugin, which waits for the driver
@@ -530,6 +531,33 @@ def plugin_lines(cluster: Cluster, pod: k8s.Pod) -> Iterator[Line]:
                 pass
             if last:
                 yield last
+
+
+#: NVIDIA's plugin where NVML does not start (`internal/plugin/factory.go`), and NVML's word for devices that may not be opened.
+WITHOUT_NVML = expression(r"Failed to initialize NVML: (?P<why>[A-Za-z][\w /-]{2,60})")
+_NOT_OPENED = ("Failed to initialize NVML: Unknown Error", "Failed to initialize NVML: ERROR_UNKNOWN")
+
+
+def not_opened(line: Line) -> bool:
+    """Whether NVIDIA's plugin says that NVML is there for it, and may not open the GPUs."""
+    return any(text in line.text for text in _NOT_OPENED)
+
+
+def opening(node: str, line: Line, cluster: Cluster) -> Fix:
+    """What gives the container of NVIDIA's plugin back the devices of its GPUs: NVML is there, and may not open them."""
+    by_crio = str(cluster.field("Node", "", node, "status.nodeInfo.containerRuntimeVersion")).startswith("cri-o")
+    how = (
+        "put runc, or a crun before 1.18, first in the list runtimes of /etc/nvidia-container-runtime/config.toml"
+        if by_crio
+        else "no-cgroups = false in /etc/nvidia-container-runtime/config.toml, one cgroup driver for kubelet and runtime, and the links "
+        "below /dev/char (nvidia-ctk system create-dev-char-symlinks --create-all)"
+    )
+    space, plugin, _ = line.log.whose
+    return fixes.platform(
+        f"Where nvidia-smi answers on {node} itself, let the device plugin's container open its GPUs: {how}; then delete the plugin's pod",
+        fixes.on_node(node, "nvidia-smi"),
+        f"kubectl -n {space or 'default'} delete pod {plugin}",
+    )
 
 
 #: What is an error near the end of an operator's pod that ends again and again: of Go's loggers, of shells, and of the kernel's driver.

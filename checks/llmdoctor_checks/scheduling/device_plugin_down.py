@@ -37,11 +37,14 @@ from llmdoctor_checks.scheduling._admission import (
     PANIC,
     PLUGIN_LINES,
     WATCHES_USED_UP,
+    WITHOUT_NVML,
     Refusal,
     awaited,
     is_device_plugin,
     last_errors,
     let_made,
+    not_opened,
+    opening,
     plugin_evidence,
     plugin_lines,
     plugins_on,
@@ -234,7 +237,8 @@ def device_plugin_down(
             order=line.order,
         )
     elif node and is_device_plugin(pod.obj):
-        yield from _empty_handed(pod, node, cluster)
+        closed = list(_closed(pod, node, cluster))
+        yield from closed or _empty_handed(pod, node, cluster)
         yield from _of_amd(pod, node, cluster)
         yield from _given_up(pod, node, cluster)
         yield from _of_slices(pod, cluster)
@@ -465,21 +469,77 @@ def _listed(node: Node | None, resource: str) -> Iterator[Evidence]:
         yield node_evidence(node, f"{text}, allocatable {amounts.allocatable.get(resource, 'none')}")
 
 
+def _offers(node: Node) -> bool:
+    return any(node.allocatable(name) for name in node.obj.status.allocatable if name.startswith("nvidia.com/"))
+
+
+def _closed(pod: Pod, node: Node, cluster: Cluster) -> Iterator[Finding]:
+    """The target is NVIDIA's device plugin, which has NVML and may not open the GPUs: a machine without GPUs has no NVML."""
+    lines = (x for x in plugin_lines(cluster, pod.obj) if not_opened(x))
+    line = next((x for x in lines if pod.failing or not x.log.previous), None)
+    if line is None or _offers(node):
+        return
+    yield Finding(
+        confidence="likely",
+        summary=f"NVML is there for the device plugin of {node.name} and may open no GPU (Unknown Error): the runtime that starts its "
+        "container keeps the devices from it, and the node offers none.",
+        evidence=(log_evidence(line), *_listed(node, "nvidia.com/gpu")),
+        explains=("gpu-runtime-missing", "nvml-lost", "crash-loop", "not-ready"),
+        fix=opening(node.name, line, cluster),
+        order=line.order,
+    )
+
+
+#: What NVIDIA's plugin says where its container has nothing of the driver: neither NVML nor a Tegra's files.
+_GIVEN_NOTHING = (
+    "Failed to initialize NVML: ERROR_LIBRARY_NOT_FOUND",
+    "could not load NVML library",
+    "Incompatible strategy detected",
+    "Incompatible platform detected",
+)
+
+
 def _empty_handed(pod: Pod, node: Node, cluster: Cluster) -> Iterator[Finding]:
     """The target is a device plugin that found no device on a node that has some."""
-    line = next((x for x in plugin_lines(cluster, pod.obj) if "No devices found. Waiting" in x.text), None)
+    lines = list(plugin_lines(cluster, pod.obj))
+    line = next((x for x in lines if "No devices found. Waiting" in x.text), None)
     hardware = node_hardware(cluster, node.name)
     seen = len(hardware.devices) if hardware else 0
     should = node.should_offer("nvidia.com/gpu")
     if line is None or not (seen or should) or node.allocatable("nvidia.com/gpu"):
         return
     proof = f"agent: the driver sees {count_of(seen, 'GPU')}" if seen else should[1] if should else ""
+    said = [x for x in lines if x.log is line.log and x.order <= line.order]
+    nothing = next((x for x in said if any(text in x.text for text in _GIVEN_NOTHING)), None)
+    why = next((found for x in said if (found := WITHOUT_NVML.search(x.text[:2000]))), None)
+    summary = (
+        f"The device plugin has nothing of the driver in its container, found no device and waits forever; {node.name} has GPUs."
+        if nothing
+        else f"The device plugin could not start NVML ({why['why'].strip()}), found no device and waits forever; {node.name} has GPUs."
+        if why
+        else f"The device plugin found no device when it started and waits forever; {node.name} has GPUs by now."
+    )
     yield Finding(
         confidence="certain" if seen else "likely",
-        summary=f"The device plugin found no device when it started and waits forever; {node.name} has GPUs by now.",
-        evidence=(log_evidence(line), *_listed(node, "nvidia.com/gpu"), node_evidence(node, proof)),
-        fixes=tuple(_restart(cluster, node.name)),
+        summary=summary,
+        evidence=(
+            *([log_evidence(nothing)] if nothing else []),
+            log_evidence(line),
+            *_listed(node, "nvidia.com/gpu"),
+            node_evidence(node, proof),
+        ),
+        fixes=(*([_with_runtime(node.name)] if nothing else []), *_restart(cluster, node.name)),
         order=line.order,
+    )
+
+
+def _with_runtime(node: str) -> Fix:
+    return fixes.platform(
+        f"Have NVIDIA's runtime start the device plugin on {node}, which brings it the driver: runtimeClassName: nvidia in its pods (of "
+        "the chart runtimeClassName), or nvidia as the default runtime of the node (nvidia-ctk runtime configure --set-as-default), whose "
+        "driver must be there",
+        fixes.on_node(node, "nvidia-smi"),
+        "kubectl get runtimeclass",
     )
 
 

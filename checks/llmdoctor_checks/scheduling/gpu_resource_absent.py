@@ -25,7 +25,10 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks.scheduling._admission import (
     NO_DEVICES,
+    WITHOUT_NVML,
     is_device_plugin,
+    not_opened,
+    opening,
     plugin_evidence,
     plugin_lines,
     plugins_on,
@@ -58,10 +61,7 @@ from llmdoctor_checks.scheduling._words import (
 #: What the plugins offer that say so where they find nothing.
 _OF_SUCH_PLUGINS = ("nvidia.com/", "volcano.sh/vgpu")
 
-#: NVIDIA's plugin where NVML does not start (`cmd/nvidia-device-plugin`), and NVML's word for devices that are there and may not be opened.
-_WITHOUT_NVML = expression(r"Failed to initialize NVML: (?P<why>[A-Za-z][\w /-]{2,60})")
 _SAW_NONE = (NO_DEVICES, "Failed to initialize NVML: ")
-_NOT_OPENED = ("Failed to initialize NVML: Unknown Error", "Failed to initialize NVML: ERROR_UNKNOWN")
 
 
 @check("gpu-resource-absent", since="0.1")
@@ -145,18 +145,14 @@ def _empty_handed(cluster: Cluster) -> list[tuple[str, Line]]:
         waiting = (p for p in plugins if p.spec.node_name and not state_of(p).startswith("CrashLoopBackOff"))
         lines = [(p, line) for p in waiting for line in plugin_lines(cluster, p)]
         # where NVML is there, so are GPUs; and what says why stands before what it came to
-        lines.sort(key=lambda one: (not _not_opened(one[1]), _WITHOUT_NVML.search(one[1].text[:2000]) is None))
+        lines.sort(key=lambda one: (not not_opened(one[1]), WITHOUT_NVML.search(one[1].text[:2000]) is None))
         return [(p.spec.node_name, line) for p, line in lines if any(text in line.text for text in _SAW_NONE)]
 
     return cluster.once("device plugins without devices", found)
 
 
-def _not_opened(line: Line) -> bool:
-    return any(text in line.text for text in _NOT_OPENED)
-
-
 def _saw_none(line: Line) -> str:
-    why = _WITHOUT_NVML.search(line.text[:2000])
+    why = WITHOUT_NVML.search(line.text[:2000])
     return f"could not initialize NVML ({why['why']})" if why else "found no device"
 
 
@@ -211,31 +207,14 @@ def _let_in(pending: Pending, kept: list[Absent]) -> Iterator[Fix]:
 def _plugin(empty: list[tuple[str, Line]], cluster: Cluster) -> Iterator[Fix]:
     if empty:
         node, line = empty[0]
-        if _not_opened(line):
-            yield _opening(node, line, cluster)
+        if not_opened(line):
+            yield opening(node, line, cluster)
             return
         yield fixes.platform(
             f"If {node} has GPUs, look whether its driver works and whether the plugin's pod is given it (the runtime class nvidia, "
             "or nvidia as the default runtime), then restart the plugin",
             fixes.on_node(node, "nvidia-smi"),
         )
-
-
-def _opening(node: str, line: Line, cluster: Cluster) -> Fix:
-    """What gives the container of NVIDIA's plugin back the devices of its GPUs: NVML is there, and may not open them."""
-    by_crio = str(cluster.field("Node", "", node, "status.nodeInfo.containerRuntimeVersion")).startswith("cri-o")
-    how = (
-        "put runc, or a crun before 1.18, first in the list runtimes of /etc/nvidia-container-runtime/config.toml"
-        if by_crio
-        else "no-cgroups = false in /etc/nvidia-container-runtime/config.toml, one cgroup driver for kubelet and runtime, and the links "
-        "below /dev/char (nvidia-ctk system create-dev-char-symlinks --create-all)"
-    )
-    space, plugin, _ = line.log.whose
-    return fixes.platform(
-        f"Where nvidia-smi answers on {node} itself, let the device plugin's container open its GPUs: {how}; then delete the plugin's pod",
-        fixes.on_node(node, "nvidia-smi"),
-        f"kubectl -n {space or 'default'} delete pod {plugin}",
-    )
 
 
 def _brought(pending: Pending, resource: str) -> Iterator[Fix]:
