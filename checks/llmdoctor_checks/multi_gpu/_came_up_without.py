@@ -89,6 +89,18 @@ _WITHOUTS = (
         "See that the first rank of prefill runs its bootstrap server (VLLM_MOONCAKE_BOOTSTRAP_PORT, 8998) at the address that all "
         "ranks are told (--data-parallel-address), with no other program at that port, then start this pod anew",
     ),
+    # NIXL's ucx_utils.cpp, of memory of a GPU alone
+    _Without(
+        "memory is detected as host, check that UCX is configured with CUDA support",
+        expression(
+            r"\bucx_utils\.cpp:\d+\] memory is detected as host, (?P<why>check that UCX is configured with CUDA support)"
+        ),
+        (),
+        "CUDA in the UCX by which NIXL transfers KV caches, so that NIXL takes the GPU's memory for the host's: transfers fail, or end "
+        "the process",
+        "Take an image whose NIXL is built for its CUDA, or install that in it (nixl-cu12 with CUDA 12, nixl-cu13 with CUDA 13: the UCX in "
+        "the wheel of another CUDA does not find CUDA); where UCX_TLS is set, add cuda_copy and cuda_ipc to it",
+    ),
 )
 #: UCX's ucp_context.c, of what it is told to use and has not; with nothing left but what stays in the pod it comes up, and meets no peer.
 _LACKS, _DEVICES = " not available, please use one or more of", "UCX_NET_DEVICES"

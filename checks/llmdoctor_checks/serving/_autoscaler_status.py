@@ -138,6 +138,7 @@ def _not_used(pod: Pod, engine: Engine, scaler: Scaler, subject: Subject) -> Fin
     # at zero replicas KEDA alone could make one
     asleep = subject.workload is not None and subject.workload.replicas == 0 and scaler.minimum == 0
     told = next((told for reason in _REFUSED if (told := _for_long(scaler, {"reason": reason}, pod.cluster))), None)
+    told = told or _never_made(scaler, said.reason, pod.cluster)
     lasts = told is not None and pod.exists and pod.ready
     return Finding(
         role="cause" if asleep or lasts else "risk",
@@ -184,6 +185,13 @@ def _corrected(scaler: Scaler, why: str) -> Fix:
     else:
         return fixes.advice(f"Correct what it names in {scaler.ref}", command.format("describe"))
     return fixes.advice(text, command.format("edit"))
+
+
+def _never_made(scaler: Scaler, reason: str, cluster: Cluster) -> tuple[str, tuple[Evidence, ...]] | None:
+    """The same by the age of a ScaledObject of which KEDA made no autoscaler yet: its conditions have no times."""
+    age = cluster.seconds_since(scaler.item.metadata.get("creationTimestamp"))
+    unmade = reason in _REFUSED and not dig(scaler.item.raw, "status.hpaName")
+    return (say_seconds(age), ()) if unmade and age is not None and age >= _LASTS_SECONDS else None
 
 
 def _reads_nothing(

@@ -49,6 +49,8 @@ _POOL = "InferencePool"
 
 #: Why KServe's LLMInferenceService makes no route (`router_discovery`): what it refers to is not there, or not as it wants it.
 _REFS = "RefsInvalid"
+#: How it says that no gateway has taken its pool on.
+_WAITS = "WaitingForGateway"
 
 #: Controllers that know pools once that is switched on, and how: Istio from 1.27 on, kgateway from 2.0, agentgateway.
 _KNOWS_POOLS = {
@@ -127,27 +129,27 @@ def unfilled(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]
     """A route that a controller made for the pod's pool, and in which it named no backend: nothing leads to the pool then."""
     if reached(pod, cluster, logs) or _naming(pod, cluster):
         return
-    for pool in pod.pools:
-        above = cluster.owner(pool)
-        if above is None or _accepted(pool):
-            continue
+    for pool, above in _made_of(pod, cluster):
         for route in cluster.items("HTTPRoute", pod.namespace):
             rules = rows(route.raw, "spec.rules")
             if cluster.owner(route) is not above or any(backends_of(route)):
                 continue
             if not rules or any(rows(rule, "filters") for rule in rules):
                 continue  # one that sends elsewhere needs no backend
-            waits = [one for one in above.conditions if one.status == "False" and pool.name in one.message]
+            waits = [
+                one for one in above.conditions if one.status == "False" and (not pool or pool.name in one.message)
+            ]
+            name = f"{pool.plain_kind} {pool.name}" if pool else "its InferencePool"
             yield Finding(
                 severity="warning",
                 summary=f"{route.plain_kind} {route.name}, made for {above.plain_kind} {above.name}, names no backend, so that no gateway "
-                f"takes {pool.plain_kind} {pool.name} on. {pod.name} gets no requests through it.",
+                f"takes {name} on. {pod.name} gets no requests through it.",
                 evidence=(
                     object_evidence(route, "spec.rules", f"{len(rules)} without backendRefs"),
                     *(condition_evidence(above, one) for one in waits[:1]),
                 ),
                 fix=fixes.advice(
-                    f"Make a route with {pool.plain_kind} {pool.name} as its backend and name it in {above.plain_kind}/{above.name} "
+                    f"Make a route with {name} as its backend and name it in {above.plain_kind}/{above.name} "
                     "(KServe: spec.router.route.http.refs), or see why its controller leaves the template of its routes empty",
                     f"kubectl -n {route.namespace} get httproute {route.name} -o yaml",
                 ),
@@ -155,11 +157,27 @@ def unfilled(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]
             return
 
 
+def _made_of(pod: Pod, cluster: Cluster) -> Iterator[tuple[Item | None, Item]]:
+    """The pools of a pod that no gateway has taken on, and of what a controller made them; without one what waits for a gateway."""
+    for pool in pod.pools:
+        above = cluster.owner(pool)
+        if above is not None and not _accepted(pool):
+            yield pool, above
+    service = _llm_service(pod, cluster) if not pod.pools else None
+    if service is not None and any(one.status == "False" and one.reason == _WAITS for one in service.conditions):
+        yield None, service
+
+
+def _llm_service(pod: Pod, cluster: Cluster) -> Item | None:
+    """The LLMInferenceService of KServe that a pod says it is a part of."""
+    if pod.labels.get("app.kubernetes.io/part-of") != "llminferenceservice":
+        return None
+    return cluster.item("LLMInferenceService", pod.namespace, pod.labels.get("app.kubernetes.io/name", ""))
+
+
 def unjoined(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """A LLMInferenceService of KServe that makes no route to its pods, as a gateway, route or pool that it names is not there."""
-    if pod.labels.get("app.kubernetes.io/part-of") != "llminferenceservice" or answers(pod, logs):
-        return
-    made_of = cluster.item("LLMInferenceService", pod.namespace, pod.labels.get("app.kubernetes.io/name", ""))
+    made_of = None if answers(pod, logs) else _llm_service(pod, cluster)
     said = [one for one in made_of.conditions if one.status == "False" and one.reason == _REFS] if made_of else []
     if made_of is None or not said:
         return

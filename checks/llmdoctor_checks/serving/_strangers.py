@@ -1,5 +1,6 @@
 """Pods that a Service or an InferencePool selects beside a server, and which do not listen where it sends."""
 
+import itertools
 import re
 from collections.abc import Iterator
 
@@ -45,6 +46,29 @@ def strangers(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
     """One that a gateway's log says was refused there: it takes its share of the requests, and fails it."""
     if not _refusals(cluster).any:
         return
+    yield from _beside(pod, cluster)
+    if any(line.log.pod == pod.name and line.log.source.namespace == pod.namespace for line in _refusals(cluster).any):
+        for server in _behind(pod, cluster):
+            yield from itertools.islice(_beside(server, cluster), 1)
+            return
+
+
+def _behind(pod: Pod, cluster: Cluster) -> Iterator[Pod]:
+    """Of a gateway that was refused, a server of a pool beside which another pod refused it."""
+    hosts = {(item.namespace, item.name) for item in _refusals(cluster).pods}
+    for pool in cluster.items("InferencePool") if not pod.pools and not engines_in(pod) else ():
+        wanted = dig(pool.raw, "spec.selector.matchLabels") or dig(pool.raw, "spec.selector")
+        members = [one for one in cluster.items("Pod", pool.namespace) if wanted and matches(wanted, one.labels)]
+        if not any((one.namespace, one.name) in hosts for one in members):
+            continue
+        for one in members:
+            server = Pod.of(one, cluster)
+            if server.ready and any(c.declared_ports & target_ports(pool) for c in server.containers):
+                yield server
+
+
+def _beside(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
+    """Those that one of its Services or pools selects beside a server."""
     alone = bool(_refusals(cluster).of_processors) and _picks_alone(pod, cluster)
     for item, numbers in _selecting(pod):
         for other in _others(item, pod, cluster, every=alone):
@@ -104,7 +128,7 @@ def _others(item: Item, pod: Pod, cluster: Cluster, *, every: bool) -> Iterator[
     pods = cluster.items("Pod", pod.namespace) if every else _refusals(cluster).pods
     told = dig(item.raw, "spec.selector")
     wanted = told.get("matchLabels", told) if isinstance(told, dict) else None
-    owned = pod.item is not None and top_of(pod.item, cluster) is not None
+    owned = pod.item is not None and (top_of(pod.item, cluster) is not None or _owner(pod) is None)
     for one in pods if wanted and owned else ():
         if one.namespace != pod.namespace or not matches(wanted, one.labels):
             continue
@@ -115,7 +139,10 @@ def _others(item: Item, pod: Pod, cluster: Cluster, *, every: bool) -> Iterator[
 
 
 def _apart(other: Pod, pod: Pod, cluster: Cluster) -> bool:
-    """Whether two pods are of two workloads, by their owners' names where the other's were not read."""
+    """Whether two pods are of two workloads, by their owners' names where the other's were not read; without any by their images."""
+    if _owner(pod) is None or _owner(other) is None:
+        images = ({c.spec.image for c in one.containers if c.role != "init"} for one in (pod, other))
+        return _owner(pod) is _owner(other) and next(images).isdisjoint(next(images))
     top = top_of(other.item, cluster)
     mine = top_of(pod.item, cluster)
     if top is not None:

@@ -119,9 +119,9 @@ def ports(engine: Engine) -> set[int]:
     return {port} if isinstance(port, int) else engine.container.declared_ports
 
 
-def timeouts(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster) -> Iterator[Timeout]:
+def timeouts(pod: Pod, engine: Engine | None, subject: Subject, cluster: Cluster) -> Iterator[Timeout]:
     """Those that objects state, or leave at what their controller takes for it."""
-    names = {item.name for item in pod.services if leads(item, pod, ports(engine))}
+    names = {item.name for item in pod.services if engine is None or leads(item, pod, ports(engine))}
     for item in cluster.items("VirtualService"):
         for index, route in enumerate(rows(item.raw, "spec.http")):
             hosts = [str(dig(to, "destination.host")) for to in rows(route.get("route"))]
@@ -403,7 +403,10 @@ def longer(timeout: Timeout, tokens: int, at_least: float = 0) -> Fix:
 
 def _allowing(timeout: Timeout, seconds: int) -> str:
     what = "for a request" if timeout.whole else "without a word of the answer"
-    return f"Allow {say_seconds(seconds)} {what} in {timeout.where}"
+    where = (
+        f"{timeout.where} (idle_timeout.timeout_seconds={seconds})" if ALB_ATTRIBUTES in timeout.path else timeout.where
+    )
+    return f"Allow {say_seconds(seconds)} {what} in {where}"
 
 
 def _in_knative(timeout: Timeout, seconds: int, tokens: int) -> Fix:

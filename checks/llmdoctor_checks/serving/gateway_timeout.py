@@ -5,6 +5,7 @@ import re
 from collections import deque
 from collections.abc import Iterator
 from datetime import datetime
+from itertools import pairwise
 
 import msgspec
 
@@ -21,6 +22,7 @@ from kubectl_llmdoctor.api import (
     Pod,
     Subject,
     check,
+    current_logs,
     dig,
     duration,
     expression,
@@ -51,7 +53,7 @@ from llmdoctor_checks.serving._clients_gone import (
     impatient,
     unbroken,
 )
-from llmdoctor_checks.serving._exposure import leads
+from llmdoctor_checks.serving._exposure import backends, leads
 from llmdoctor_checks.serving._gateway_logs import (
     BESIDE,
     GAVE_UP,
@@ -133,6 +135,14 @@ _DONE = "request: POST "
 _CHILD_ENDED = " exited with status "
 _FEWEST_UNREAD, _AT_ONCE_SECONDS = 2, 1
 
+#: How httpx says what its program asked whom for, and what it was answered (`_client.py`).
+_ASKS = "HTTP Request: POST "
+_ANSWERED = expression(
+    _ASKS + r"https?://(?P<host>[\w.-]{1,253})(?::\d{1,5})?/\S{0,1000} \"HTTP/[\d.]{1,3} (?P<code>\d{3})\b"
+)
+#: So many one after another are no chance.
+_FEWEST_IN_A_ROW = 2
+
 #: So many requests say how long a request takes; from this share on they are cut. Where so many took half the time at most,
 #: and the engine saw no client go, none is.
 _ENOUGH_REQUESTS, _CUT_SHARE, _ENOUGH_TO_CLEAR = 100, 0.01, 1000
@@ -143,6 +153,7 @@ _ENOUGH_REQUESTS, _CUT_SHARE, _ENOUGH_TO_CLEAR = 100, 0.01, 1000
     since="0.2",
     severity="warning",
     literals=(
+        _ASKS,
         *(
             *GAVE_UP,
             NO_POD,
@@ -243,6 +254,7 @@ def gateway_timeout(
         found = found or _shorter_than_answers(pod, engine, subject, cluster, metrics)
     if found is None and engine is None and not subject.engines(pod) and pod.ready:
         found = _all_at_one_age(pod, None, subject, cluster, logs) or closed_by_uvicorn(pod, cluster, logs)
+        found = found or _by_its_host(pod, subject, cluster)
     if found is None or found.role not in ("cause", "risk"):
         found = ended_early(pod, cluster, logs) or found
     if found is None or (told is not None and found.role != "cause"):
@@ -498,6 +510,38 @@ def _all_at_one_age(
         ),
         order=lines[0].order,
     )
+
+
+def _by_its_host(pod: Pod, subject: Subject, cluster: Cluster) -> Finding | None:
+    """Clients of a proxy that its gateway answered with 504, by the host at which they ask it, each time when a request was as old."""
+    names = {item.name for item in pod.services}
+    leading = [item for item in cluster.items("Ingress", pod.namespace) if names & set(backends(item))]
+    hosts = {rule.get("host") for item in leading for rule in rows(item.raw, "spec.rules")}
+    known = [one for one in timeouts(pod, None, subject, cluster) if one.item in leading]
+    for log in current_logs(cluster) if known and hosts else ():
+        said = [(line, m) for line, m in log.matching(_ANSWERED, _ASKS, most=2000) if m["host"] in hosts]
+        # one after another: between two answers lies no more than one request
+        late = [
+            (line, seconds_between(before_it, line))
+            for (before_it, _), (line, m) in pairwise(said)
+            if m["code"] == "504"
+        ]
+        ages = [age for _, age in late if age is not None]
+        timeout = next(
+            (x for x in known if ages and all(0 <= age - x.seconds <= max(3, x.seconds / 20) for age in ages)), None
+        )
+        if timeout is None or len(ages) < len(late) or len(late) < _FEWEST_IN_A_ROW or said[-1][1]["code"] != "504":
+            continue
+        return Finding(
+            role="risk" if long_past([line for line, _ in late]) else "cause",
+            confidence="likely",
+            summary=f"{timeout.where} leads to {pod.name}, and {len(late)} requests of {log.pod} there were answered with 504 after "
+            f"{say_seconds(timeout.seconds)}, which is what its gateway allows.",
+            evidence=(*(log_evidence(line) for line, _ in late[:2]), timeout.evidence),
+            fix=longer(timeout, 0),
+            order=late[0][0].order,
+        )
+    return None
 
 
 def _asked_as_one(pod: Pod, own: Log) -> bool:

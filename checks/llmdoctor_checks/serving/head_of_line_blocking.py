@@ -72,13 +72,18 @@ _REQUESTS = 50
 #: From then on nobody takes it for a hesitation.
 _LONG_SECONDS = 30.0
 
+#: llama.cpp's context shift, in JSON before 2024-12; so many by one answer are three contexts of it, and more.
+_SHIFT, _SHIFTS = "slot context shift", 6
+_SHIFTED = r"(?:\| task (?P<task>\d{1,12}) \| slot context shift, |\"slot context shift\".{0,400}\"task_id\":(?P<json>\d{1,12})\b)"
+_ENDED = r"slot released|stop processing|\"POST /|\| POST +\""
+
 _LAUNCHED = r"slot launch_slot_: id +(\d{1,4}) \| task (\d{1,12}) \| processing task"
 _TIMED = r"slot +(?:print_timing|release)?: id +(\d{1,4}) \| task (\d{1,12}) \|"
 _PROMPT = r"prompt eval time = +(\d{1,12}(?:\.\d+)?) ms / +(\d{1,9}) tokens"
 _ANSWER = r"(?<!prompt )eval time = +(\d{1,12}(?:\.\d+)?) ms / +(\d{1,9}) (?:tokens|runs)"
 
 
-@check("head-of-line-blocking", since="0.2", severity="info", literals=(_PREFILL,))
+@check("head-of-line-blocking", since="0.2", severity="info", literals=(_PREFILL, _SHIFT))
 def head_of_line_blocking(
     pod: Pod, engine: Engine, workload: Workload | None, metrics: Metrics | None, logs: Logs | None
 ) -> Iterator[Finding]:
@@ -185,7 +190,37 @@ def _told(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         return _behind_prefills(pod, engine, log, last_load(engine.container, logs, _STATEMENTS)) or _in_one_step(
             pod, engine, log
         )
-    return _held_up(pod, engine, log) if engine.name == "llama.cpp" and log is not None else None
+    held = _held_up(pod, engine, log) if engine.name == "llama.cpp" and log is not None else None
+    return held or (_without_end(pod, engine, log) if engine.name in ("llama.cpp", "ollama") and log else None)
+
+
+def _without_end(pod: Pod, engine: Engine, log: Log) -> Finding | None:
+    """An answer of llama.cpp that filled its context again and again, and goes on: nothing ends it, and it keeps its slot."""
+    said = [(line, m) for line in log.find(_SHIFT) if (m := re.search(_SHIFTED, line.text[:2000]))][-_REQUESTS:]
+    last = said[-1][1]["json"] or said[-1][1]["task"] if said else ""
+    of_it = list(itertools.takewhile(lambda one: last == (one[1]["json"] or one[1]["task"]), reversed(said)))
+    if len(of_it) < _SHIFTS or any(re.search(_ENDED, x.text[:2000]) for x in log.lines(of_it[0][0].number)):
+        return None
+    line = of_it[0][0]
+    setting = "num_predict" if engine.name == "ollama" else "n_predict"
+    other = (
+        "a later Ollama limits it by itself" if engine.name == "ollama" else "--no-context-shift ends it at the context"
+    )
+    return Finding(
+        role=_role(pod, line),
+        severity="warning",
+        confidence="likely",
+        summary=f"One answer of {engine.label} (task {last}) has filled its context {len(of_it)} times and goes on: nothing limits it, and "
+        "others wait for its slot.",
+        evidence=(log_evidence(line, _SHIFT),),
+        explains=("gateway-timeout",),
+        fix=fixes.advice(
+            f"Limit the length of answers: {setting} (max_tokens) in requests{' or the Modelfile' if engine.name == 'ollama' else ''}; "
+            f"{other}. A restart frees the slot now",
+            f"kubectl -n {pod.namespace} delete pod {pod.name}",
+        ),
+        order=line.order,
+    )
 
 
 def _role(pod: Pod, last: Line) -> Literal["cause", "risk"]:

@@ -96,9 +96,9 @@ _RAY_OF_ITS_POD = ("auto", "local", "127.0.0.1:6379", "localhost:6379")
 _STARTED = (
     r"KV cache|Gloo connectFullMesh failed|\(RayWorker\w* pid=\d+, ip="
     r"|\b(?:vLLM|sglang) is using nccl==|\bInit torch distributed ends\b|\brank \d{1,4} in world size \d{1,4} is assigned as "
-    r"|RuntimeError: NCCL error: unhandled system error"
+    r"|RuntimeError: NCCL error: unhandled system error|DistBackendError: NCCL error in: |\bNCCL WARN NET/"
     r"|NCCL INFO .{0,200}(?:Init COMPLETE|via (?:NET|P2P|SHM)/)"
-    r"|\btransport/\w+\.cc:\d+ NCCL WARN (?!(?:Cuda|HIP) failure)"
+    r"|\b(?:transport/\w+|ib_plugin)\.cc?:\d+ NCCL WARN (?!(?:Cuda|HIP) failure)"
     r"|, line \d+, in (?:initialize_model_parallel|in_the_same_node_as|_initialize_kv_caches|kernel_warmup|compile_or_warm_up_model)\b"
     r"|/deep_gemm/include/deep_gemm/impls/\w{1,80}\.cuh\b"
 )
