@@ -83,6 +83,9 @@ _PROCESSES = expression(
     r"(?<![\w-])--?(?:num[_-]processes|nproc[_-]per[_-]node|num_gpus)[ =](?P<count>\d{1,3})(?![\w.])"
 )
 
+#: Where Multus writes which further addresses a pod has.
+_NETWORKS = "k8s.v1.cni.cncf.io/network-status"
+
 #: What TRL serves the model with for a trainer, up to the next command, on how many GPUs, and what starts the trainer.
 _SERVES_TRAINER = expression(r"\btrl vllm-serve\b(?:\\\n|[^;&|\n]){0,2000}")
 _SHARED_BY = expression(r"--(?:tensor|data)[-_]parallel[-_]size[= ](?P<size>\d{1,3})(?!\d)")
@@ -286,15 +289,26 @@ class Group(Topic):
         said = ADDRESS.match(self.captured.get("peer", ""))
         if said is None or _HERE.match(said["host"]) or self.pod is None:
             return ""
-        several = self.pod.status.pod_ip or len(self.subject.pods) > 1 or self.leader
-        return said["host"] if several and said["host"] not in (self.pod.status.pod_ip, self.pod.name) else ""
+        # a node has further addresses, and so has a pod of several networks
+        alone = self.pod.spec.host_network or not self.pod.status.pod_ip
+        several = not alone or len(self.subject.pods) > 1 or self.leader
+        other = said["host"] not in self._own and said["host"] not in self.pod.annotations.get(_NETWORKS, "")
+        return said["host"] if several and other else ""
+
+    @property
+    def _own(self) -> tuple[str, ...]:
+        """By what others may reach this pod: its addresses, its names (a Job with indexes gives it a host's name) and its Services."""
+        if (pod := self.pod) is None:
+            return ()
+        services = (one.name for one in pod.services)
+        return (pod.status.pod_ip, pod.status.host_ip, pod.name, pod.spec.hostname, *services)
 
     @template_value
     def other_leader(self) -> str:
         """The host of the leader, where the container is told it and it is another pod of the group."""
-        own = (self.pod.status.pod_ip, self.pod.name) if self.pod else ()
         host = self.leader
-        return "" if not own or not host or _HERE.match(host) or host in own or host.startswith(f"{own[1]}.") else host
+        mine = host in self._own or host.partition(".")[0] in self._own
+        return "" if self.pod is None or not host or _HERE.match(host) or mine else host
 
     @template_value
     def beside_server(self) -> str:

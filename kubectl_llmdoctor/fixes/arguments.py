@@ -314,10 +314,10 @@ _STARTS = {
 }
 
 
-#: Which program has this command, by the engine or the image, whose entrypoint it is.
+#: Which program has this command, by the engine or the image, whose entrypoint it is; LocalAI's lies in the folder where its images start.
 _COMMANDS_OF = {
     "serve": {"vllm": "vllm", "ollama": "ollama"},
-    "run": {"ollama": "ollama", "localai": "local-ai"},
+    "run": {"ollama": "ollama", "localai": "./local-ai"},
     "pull": {"ollama": "ollama"},
     "v2": {"infinity": "infinity_emb"},
 }

@@ -25,7 +25,8 @@ def by_reason(pending: Pending, found: Cause) -> Iterator[Fix]:
     said = " ".join(count.text for count in found.counts)
     pod, edited = pending.pod, fixes.edited(pending.pod)
     names = [v.node.name for v in found.verdicts]
-    if "ModeNotFit" in said and any(name.startswith("huawei.com/") for name in pending.requests):
+    makers = {name.partition("/")[0] for name in pending.requests}
+    if "ModeNotFit" in said and "huawei.com" in makers:
         yield _soft(pending, names)
     for reason, key, instead in _BY_ANNOTATION:
         held = [f"{name}: {value}" for name, value in pod.annotations.items() if re.fullmatch(key, str(name))]
@@ -38,17 +39,18 @@ def by_reason(pending: Pending, found: Cause) -> Iterator[Fix]:
             f"kubectl -n {pod.namespace} describe resourcequota",
         )
     if "CardCordoned" in said:
+        kept = [v.node.name for v in found.verdicts if _CORDON in v.node.obj.metadata.annotations]
         yield fixes.platform(
-            f"Take the GPUs out of the annotation {_CORDON} of {', '.join(names[:3]) or 'their node'} when they are fit again: HAMi gives "
+            f"Take the GPUs out of the annotation {_CORDON} of {', '.join(kept[:3]) or 'their node'} when they are fit again: HAMi gives "
             "none that it names",
-            *(f"kubectl annotate node {name} {_CORDON}-" for name in names[:1]),
+            *(f"kubectl annotate node {name} {_CORDON}-" for name in kept[:1]),
         )
-    if "CardTimeSlicingExhausted" in said:
+    if "CardTimeSlicingExhausted" in said and "nvidia.com" in makers:
         yield fixes.platform(
             "End a pod that shares the GPUs of these nodes, or raise devicePlugin.deviceSplitCount in the values of HAMi's chart (10 by "
             "default): each card has as many pods as that allows"
         )
-    if "CardComputeUnitsExhausted" in said:
+    if "CardComputeUnitsExhausted" in said and "nvidia.com" in makers:
         yield fixes.advice(
             f"Lower {_CORES} of the pods that share the GPUs of these nodes, or end one: they have all cores of each card, though this "
             "pod asks for none"
@@ -60,10 +62,15 @@ def by_reason(pending: Pending, found: Cause) -> Iterator[Fix]:
 def _soft(pending: Pending, names: list[str]) -> Fix:
     """The way in which shares of NPUs are cut, in which a pod and the nodes differ."""
     they = ", ".join(names[:3]) or "the nodes"
-    if pending.pod.annotations.get(_SOFT) == "hami-core":
+    mode = pending.pod.annotations.get(_SOFT)
+    if mode == "hami-core":
         return fixes.advice(
             f"Take the annotation {_SOFT}: hami-core off {fixes.edited(pending.pod)}, so that a template cuts its share, or have {they} "
             f'give soft shares: annotation {_SOFT_NODE}: "true" of the node (hamiVnpuCore: true of HAMi for all nodes)'
+        )
+    if mode and mode != "template":
+        return fixes.advice(
+            f"Take the annotation {_SOFT}: {mode} off {fixes.edited(pending.pod)}, or have {they} cut NPUs in that way"
         )
     return fixes.annotate(
         pending.pod,

@@ -124,7 +124,7 @@ _BY_XID = expression(r"XidCriticalError: Xid=(?P<xid>\d{1,4}) on Device=(?P<gpu>
 #: Kinds of Xids that a program may cause: a GPU that is offered again after one of these works.
 _OF_PROGRAMS = ("application", "info")
 
-#: What NVIDIA's plugin up to 0.7 ends with where it cannot watch the kubelet's folder (`main.go`); it does not say why.
+#: What NVIDIA's plugin up to 0.7, and those made after it, end with where they cannot watch the kubelet's folder (`main.go`).
 _UNWATCHED = "Failed to created FS watcher."
 #: What NVIDIA's plugin and its MPS control daemon end with where NVML does not know a GPU's device file (`internal/rm/nvml_devices.go`): of
 #: an integrated GPU, and on WSL, which the plugin knows from 0.15 on.
@@ -133,6 +133,8 @@ _NO_MINOR = "error getting GPU device minor number: Not Supported"
 #: What HAMi's plugin writes at its nodes, and its scheduler at the pods that it places (pkg/util/types.go): without it the plugin has
 #: nothing to hand out.
 _HAMI_NODE, _HAMI_POD = "hami.io/node-nvidia-register", "hami.io/vgpu-"
+#: How gRPC says that no plugin runs.
+_NOBODY = "connect: "
 
 #: What klog writes before its words.
 _LOG_HEAD = expression(r"^[IWEF]\d{4} [\d:.]{8,16} {1,8}\d{1,10} [\w.-]{1,80}:\d{1,6}\] ")
@@ -253,7 +255,7 @@ def _refused(pod: Pod, refused: Refusal, node: Node | None, cluster: Cluster) ->
     where = pod.spec.node_name
     answered = _ANSWERED.search(refused.text[:2000])
     why = f": {answered['why'].removesuffix(', which is unexpected').rstrip('.: ')}" if answered else ""
-    past = [*_past_hami(pod, node)]
+    past = [*_past_hami(pod, refused, node)]
     ways = [
         *past,
         *_by_answer(pod, refused.text, cluster),
@@ -283,8 +285,16 @@ def _refused(pod: Pod, refused: Refusal, node: Node | None, cluster: Cluster) ->
     )
 
 
-def _past_hami(pod: Pod, node: Node | None) -> Iterator[Fix]:
-    """What has HAMi's scheduler place a pod that came to one of its nodes by another way."""
+def _past_hami(pod: Pod, refused: Refusal, node: Node | None) -> Iterator[Fix]:
+    """What has HAMi's scheduler place a pod that came to one of its nodes by another way, and whose GPUs its plugin was asked for."""
+    if (
+        "rpc error: " not in refused.text
+        or _NOBODY in refused.text
+        or refused.resource.partition("/")[0] not in ("", "nvidia.com")
+    ):
+        return
+    if _UNSEEN.search(refused.text[:4000]) or _LACKING.search(refused.text[:4000]):  # its own trouble
+        return
     hami = node is not None and _HAMI_NODE in node.obj.metadata.annotations
     if node and hami and pod.accelerators and not any(key.startswith(_HAMI_POD) for key in pod.annotations):
         yield fixes.advice(
@@ -618,7 +628,11 @@ def _unwatched(pod: Pod, node: Node, cluster: Cluster) -> Iterator[Finding]:
                         fixes.on_node(node.name, "ls -la /var/lib/kubelet/device-plugins"),
                         fixes.on_node(node.name, "sysctl -w fs.inotify.max_user_instances=8192"),
                     ),
-                    fixes.platform("Take a release of the plugin from 0.8 on, which says why"),
+                    fixes.platform(
+                        "Take a release of the plugin from 0.8 on, which says why"
+                        if any("nvidia/k8s-device-plugin" in container.spec.image for container in pod.containers)
+                        else "Take a later release of the plugin, if there is one that says why"
+                    ),
                 ),
                 order=line.order,
             )
@@ -648,7 +662,8 @@ def _of_no_minor(pod: Pod, node: Node | None, line: Line) -> Finding:
         text = (
             "Tell the plugin that the GPU is integrated, as on a Jetson: DEVICE_DISCOVERY_STRATEGY=tegra (from 0.16 on)"
         )
-        ways = [fixes.set_env(pod.containers[0], "DEVICE_DISCOVERY_STRATEGY", "tegra", text)]
+        said = pod.container(line.log.whose[2]) or pod.containers[0]
+        ways = [fixes.set_env(said, "DEVICE_DISCOVERY_STRATEGY", "tegra", text)]
     else:
         ways = [
             fixes.platform(

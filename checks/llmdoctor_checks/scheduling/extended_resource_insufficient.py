@@ -250,10 +250,11 @@ def _reserved(pending: Pending, found: Cause) -> Iterator[Fix]:
     size = units(found.resource.removeprefix("hugepages-"))
     asked = pending.requests.get(found.resource, 0)
     short = [r for r in found.reasons if r.resource == found.resource and (r.allocatable or 0) < asked]
-    if not size or not asked or len(short) < len(found.verdicts):
+    if not size or not asked or not short or len(short) < len(found.verdicts):
         return
     node = min((v.node.name for v in found.verdicts), default="")
-    pages = -(-asked // size)
+    held = max(((r.allocatable or 0) - (r.free or 0) for r in short), default=0)  # by other pods, which keep them
+    pages = -(-(asked + held) // size)
     at_boot = f"hugepagesz={found.resource.removeprefix('hugepages-').removesuffix('i')} hugepages={pages} on the kernel's command line"
     yield fixes.platform(
         f"Reserve {pages} pages of {say_bytes(size)} on {node or 'the nodes that have the accelerators'} ({at_boot}; pages of 2 MiB also "

@@ -2,7 +2,19 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Finding, Fix, Pending, Pod, Subject, check, count_of, expression, fixes, pod_evidence
+from kubectl_llmdoctor.api import (
+    Finding,
+    Fix,
+    Pending,
+    Pod,
+    Subject,
+    check,
+    count_of,
+    engines_in,
+    expression,
+    fixes,
+    pod_evidence,
+)
 from kubectl_llmdoctor.catalog.gpus import count_on
 from llmdoctor_checks.scheduling._admission import Refusal, refusal
 from llmdoctor_checks.scheduling._obstacles import Cause
@@ -120,7 +132,9 @@ def _waiting(pending: Pending, found: Cause) -> Finding:
 def _fixes(pending: Pending, found: Cause, asked: int, most: int, free: int) -> Iterator[Fix]:
     containers = asking(pending, found.resource)
     if most and len(containers) > 1 and all((c.request(found.resource) or 0) <= most for c in containers):
-        others = ", ".join(c.name for c in containers[1:])
+        serving = {engine.container.name for engine in engines_in(pending.pod)}
+        main = max(containers, key=lambda c: (c.name in serving, c.request(found.resource) or 0))
+        others = ", ".join(c.name for c in containers if c is not main)
         names = ", ".join(f"{c.name} {c.request(found.resource)}" for c in containers)
         apart = ("a pod of its own", "it needs") if len(containers) == 2 else ("pods of their own", "they need")
         yield fixes.advice(

@@ -175,12 +175,15 @@ def _corrected(scaler: Scaler, why: str) -> Fix:
         text = f"Correct the query of {scaler.ref}, which Prometheus cannot read (400){query}"
     elif status := re.search(r"api returned error\. status: (401|403)", why):
         text = f"Give the trigger of {scaler.ref} authModes and an authenticationRef that Prometheus takes, which refuses it ({status[1]})"
-    elif gone := re.search(
-        r"(?:lookup (?P<host>[\w.-]{1,253})\b.{0,60}no such host|dial tcp (?P<at>[\d.:\[\]a-f]{3,60}): )", why
-    ):
+    elif unknown := re.search(r"lookup (?P<host>[\w.-]{1,253})\b.{0,60}no such host", why):
         text = (
-            f"Correct serverAddress in the trigger of {scaler.ref}: KEDA's operator does not reach {gone['host'] or gone['at']} "
+            f"Correct serverAddress in the trigger of {scaler.ref}: KEDA's operator does not reach {unknown['host']} "
             "(SERVICE.NAMESPACE.svc and the port of its Service)"
+        )
+    elif gone := re.search(r"dial tcp (?P<at>[\d.:\[\]a-f]{3,60}): ", why):
+        text = (
+            f"See that Prometheus runs at {gone['at']} and that no NetworkPolicy keeps KEDA's operator from it, or correct serverAddress "
+            f"in the trigger of {scaler.ref} (SERVICE.NAMESPACE.svc and the port of its Service)"
         )
     else:
         return fixes.advice(f"Correct what it names in {scaler.ref}", command.format("describe"))

@@ -114,7 +114,15 @@ def unbalanced(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
 
 def _by_its_words(message: str) -> Fix | None:
     """What is missing at the cloud or in the network, by the words of who makes load balancers: AWS' controllers, and MetalLB."""
-    if re.search(r"could not find any suitable subnets|couldn't auto-discover subnets", message) is not None:
+    if re.search(r"[1-9]\d{0,4} have insufficient available IP addresses", message) is not None:
+        return fixes.platform(
+            "Free addresses in the subnets that are tagged for load balancers (the controller wants 8 in each), or tag larger ones",
+            "aws ec2 describe-subnets --query 'Subnets[].[SubnetId,AvailableIpAddressCount,Tags]'",
+        )
+    if (
+        re.search(r"could not find any suitable subnets|unable to (?:resolve|discover) at least one subnet", message)
+        is not None
+    ):
         return fixes.platform(
             "Tag subnets of the cluster's VPC, in two zones for an ALB: kubernetes.io/role/elb: 1 (public), "
             "kubernetes.io/role/internal-elb: 1 (internal), and kubernetes.io/cluster/NAME: shared for older controllers; or name them "
@@ -128,8 +136,11 @@ def _by_its_words(message: str) -> Fix | None:
             "aws acm list-certificates",
         )
     if right := re.search(r"not authorized to perform: (?P<action>[a-z0-9]{2,40}:\w{2,60})", message):
+        denied = "explicit deny" in message
         return fixes.platform(
-            f"Allow {right['action']} to the role of the controller that makes load balancers: its policy lacks that",
+            f"Take the deny of {right['action']} from the policy that the message names, which no other policy outweighs"
+            if denied
+            else f"Allow {right['action']} to the role of the controller that makes load balancers: its policy lacks that",
             "kubectl -n kube-system get serviceaccount aws-load-balancer-controller -o yaml",
         )
     if "no available IPs" in message:
