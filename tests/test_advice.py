@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from kubectl_llmdoctor.advice import situation
 from kubectl_llmdoctor.advice.occurrence import Occurrence
+from kubectl_llmdoctor.advice.templates import fill
 from kubectl_llmdoctor.catalog.models import with_owner
 from kubectl_llmdoctor.diagnosis import diagnose
 from kubectl_llmdoctor.engines.names import TITLES
@@ -1141,3 +1142,8 @@ def test_no_cap_on_prompts_is_advised_to_a_scheduler_that_takes_none() -> None:
 
     assert told
     assert not any("--long-prefill-token-threshold" in one for one in told)
+
+
+@pytest.mark.parametrize(("have", "said"), [("1", "1 GPU"), ("8", "8 GPUs"), ("0", "0 GPUs"), (None, "? GPUs")])
+def test_a_template_counts(have: str | None, said: str) -> None:
+    assert fill("It has {have:GPU} of {have}.", {"have": have} if have else {}) == f"It has {said} of {have or '?'}."

@@ -40,14 +40,23 @@ class Values(Mapping[str, str]):
         self._values = {**more, **self._values}
 
 
+class _Counted(str):
+    """A value that a template may count: of `{have:GPU}` it makes `1 GPU`, or `4 GPUs`."""
+
+    __slots__ = ()
+
+    def __format__(self, singular: str) -> str:
+        return f"{self} {singular}{'s' * (self != '1')}" if singular else str(self)
+
+
 class _Known:
     """Values of which those that are not known are `?`."""
 
     def __init__(self, values: Mapping[str, str]) -> None:
         self._values = values
 
-    def __getitem__(self, name: str) -> str:
-        return self._values.get(name, "?")
+    def __getitem__(self, name: str) -> _Counted:
+        return _Counted(self._values.get(name, "?"))
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:

@@ -20,10 +20,8 @@ _RESERVED = frozenset(
 )
 _OPERATORS = ("&&", "||", ";;&", ";;", ";&", "|&", "&>>", "&>", "<<<", "<<-", "<<", "<&", ">&", ">>", ">|", "<>")
 
-
 #: `NAME=`, `NAME+=` or `NAME[i]=` at the beginning of a word.
 ASSIGNMENT = expression(r"([A-Za-z_]\w*)(\[[^\]]*\])?(\+?)=", re.ASCII)
-
 
 #: What stands in the place of a secret (redact.py): a part of a word, where a shell would see two redirections.
 _MASK = expression(r"<masked:[\w+.-]{1,60}>", re.ASCII)

@@ -65,8 +65,8 @@ from llmdoctor_checks.memory._killed import (
 )
 from llmdoctor_checks.memory._numa import twice
 from llmdoctor_checks.memory._pinned import DIED, PYTHON, Excess, died, excess, uses_of
-from llmdoctor_checks.memory._prefixes import prefixes
 from llmdoctor_checks.memory._prompt_cache import LITERALS, Greed, prompt_cache
+from llmdoctor_checks.memory._router_prompts import prefixes
 from llmdoctor_checks.memory._stub import TOLD_TO_STOP, gone_in_stub
 from llmdoctor_checks.scheduling._devices import asks_for_nothing, near_gpus
 from llmdoctor_checks.start._library import asked, least_bytes
@@ -202,6 +202,20 @@ def oomkilled_host(
             yield from _ended(ending, limit, log_of(ending, logs), subject, hardware, events)
 
 
+def _without_the_kernel(
+    ending: Ending, limit: int, log: Log | None, subject: Subject, hardware: Hardware | None, events: Events | None
+) -> Iterator[Finding]:
+    """An instance of which neither its status nor the kernel says that it was killed, by the first of the others that does."""
+    engine = subject.engine_of(ending.container)
+    found = [*_of_compilers(ending, limit, log, subject)]
+    if engine is not None and log is not None:
+        found = found or [*_too_much(engine, limit, log, subject)]
+    found = found or [*_by_event(ending, limit, log, subject, events)]
+    if not found and engine is not None and log is not None and ending.code not in TOLD_TO_STOP:
+        found = [*gone_in_stub(engine, limit, log)]
+    yield from found or (_by_its_shell(ending, limit, log, subject) if hardware is None and log is not None else ())
+
+
 def _ended(
     ending: Ending, limit: int, log: Log | None, subject: Subject, hardware: Hardware | None, events: Events | None
 ) -> Iterator[Finding]:
@@ -217,13 +231,7 @@ def _ended(
         by_kernel = unnamed is not None
     engine = subject.engine_of(container)
     if not (ending.oom_killed or by_kernel):
-        found = [*_of_compilers(ending, limit, log, subject)]
-        if engine is not None and log is not None:
-            found = found or [*_too_much(engine, limit, log, subject)]
-        found = found or [*_by_event(ending, limit, log, subject, events)]
-        if not found and engine is not None and log is not None and ending.code not in TOLD_TO_STOP:
-            found = [*gone_in_stub(engine, limit, log)]
-        yield from found or (_by_its_shell(ending, limit, log, subject) if hardware is None and log is not None else ())
+        yield from _without_the_kernel(ending, limit, log, subject, hardware, events)
         return
     phase = phase_of(log)
     prompts = prompt_cache(engine, limit, log) if phase is None or phase.name == "serving" else None

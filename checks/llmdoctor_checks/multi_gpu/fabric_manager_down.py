@@ -12,6 +12,7 @@ from kubectl_llmdoctor.api import (
     Pod,
     Subject,
     check,
+    count_of,
     expression,
     fixes,
     letters,
@@ -81,8 +82,9 @@ def fabric_manager_down(pod: Pod, subject: Subject, hardware: Hardware | None, l
         return
     count = ""
     if refused or waiting:
-        what = "could not be" if refused else "are not"
-        count = f": {len(refused or waiting)} of {len(hardware.devices)} GPUs {what} registered with it"
+        unregistered = len(refused or waiting)
+        what = "could not be" if refused else "is not" if unregistered == 1 else "are not"
+        count = f": {unregistered} of {count_of(len(hardware.devices), 'GPU')} {what} registered with it"
     yield Finding(
         confidence="certain" if waiting or refused else "likely",
         summary=f"The NVSwitches of {hardware.node} are not set up by the fabric manager{count}; CUDA does not start there.",

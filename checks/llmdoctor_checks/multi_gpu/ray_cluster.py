@@ -131,26 +131,16 @@ def _waits(pod: Pod, subject: Subject, logs: Logs) -> Iterator[Finding]:
     """An engine that waits for GPUs of other nodes: it is ready only since no probe asks it, or a pod of its group does not run."""
     for container in pod.containers:
         log = logs.current(container.name)
-        asked = container.spec.readiness_probe is not None or container.spec.startup_probe is not None
-        skipped = not container.running or (asked and pod.ready)
-        line = log.last(_AWAITS) if log is not None and not skipped else None
-        said = _SECONDS.search(line.text[:2000]) if line is not None else None
-        if log is None or line is None or said is None or (pod.ready and int(said["seconds"]) < _AWAITED_SECONDS):
+        awaited = _awaited(pod, container, log) if log is not None else None
+        if log is None or awaited is None:
             continue
-        ran = pod.cluster.seconds_since(container.started)
-        if ran is None or ran < int(said["seconds"]):
-            continue
-        phase = phase_of(log)
-        if any(one.number > line.number for one in log.find(*_CAME)) or answered(log, after=line.number):
-            continue
-        if phase is not None and phase.line.number > line.number:
-            continue
+        line, seconds = awaited
         refused = [one for one in log.find(_NO_NODE) if _NODE.search(one.text[:2000])]
         node = _NODE.search(refused[-1].text[:2000]) if refused else None
         if node is not None and _goes_by(container, node["ip"]):
             node = None
         down = [] if node else [p for p in subject.pods if p is not pod and not any(c.running for c in p.containers)]
-        early = int(said["seconds"]) < _JOINED_SECONDS if pod.ready else not down
+        early = seconds < _JOINED_SECONDS if pod.ready else not down
         if (not node and (early or any(_is_young(one) for one in down))) or (node and not pod.ready):
             continue
         whom = (
@@ -159,7 +149,7 @@ def _waits(pod: Pod, subject: Subject, logs: Logs) -> Iterator[Finding]:
         missing = f"; {down[0].name} does not run" if down else ""
         yield Finding(
             confidence="possible" if down else "likely",
-            summary=f"{container.name} waits for Ray to give it {whom} ({say_seconds(int(said['seconds']))} and more{missing})"
+            summary=f"{container.name} waits for Ray to give it {whom} ({say_seconds(seconds)} and more{missing})"
             + (": it does not serve, and counts as ready only since it has no readiness probe." if pod.ready else "."),
             evidence=(*((log_evidence(refused[-1]),) if refused else ()), log_evidence(line)),
             explains=("gpu-count-mismatch", "not-ready"),
@@ -167,6 +157,21 @@ def _waits(pod: Pod, subject: Subject, logs: Logs) -> Iterator[Finding]:
             order=line.order,
         )
         return
+
+
+def _awaited(pod: Pod, container: Container, log: Log) -> tuple[Line, int] | None:
+    """Where an engine says last for how many seconds it has waited for a placement group, and waits still."""
+    asked = container.spec.readiness_probe is not None or container.spec.startup_probe is not None
+    line = log.last(_AWAITS) if container.running and not (asked and pod.ready) else None
+    said = _SECONDS.search(line.text[:2000]) if line is not None else None
+    if line is None or said is None:
+        return None
+    seconds, ran, phase = int(said["seconds"]), pod.cluster.seconds_since(container.started), phase_of(log)
+    if (pod.ready and seconds < _AWAITED_SECONDS) or ran is None or ran < seconds:
+        return None
+    if any(one.number > line.number for one in log.find(*_CAME)) or answered(log, after=line.number):
+        return None
+    return None if phase is not None and phase.line.number > line.number else (line, seconds)
 
 
 def _by_a_name(pod: Pod, subject: Subject, logs: Logs) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from kubectl_llmdoctor.api import (
     Item,
     Mismatch,
     Node,
+    count_of,
     dig,
     fixes,
     holds,
@@ -164,7 +165,7 @@ def brought(cluster: Cluster, node: str, resource: str) -> Fix:
         item = there[0]
         name = f"{item.namespace}/{item.name}"
         counts = [dig(item.raw, f"status.{key}") for key in ("desiredNumberScheduled", "numberReady")]
-        of = f" ({counts[1] or 0} of {counts[0]} pods ready)" if counts[0] else ""
+        of = f" ({counts[1] or 0} of {count_of(counts[0], 'pod')} ready)" if counts[0] else ""
         return fixes.platform(
             f"Bring the pod of DaemonSet {name}{of} to {where}: its events say what keeps it off",
             f"kubectl -n {item.namespace} describe daemonset {item.name}",

@@ -85,10 +85,8 @@ _LAUNCHES, _ERROR = "nodeclaim.lifecycle", r'"level":\s?"ERROR"'
 _LAUNCHED = r'"message":\s?"(?:launched|registered|initialized) nodeclaim"'
 _OTHER_ERROR = r"the object has been modified|terminating |finalizer|deleting nodeclaim"
 
-
 #: Karpenter's words for instance types that are large enough and lack only an offering (pkg/controllers/provisioning/scheduling).
-_ROOMY = r"had enough resources, had a required offering"
-
+_ROOMY = "had enough resources, had a required offering"
 
 #: KAITO's word for a type of machine that cannot be had (pkg/utils/consts/consts.go).
 _NO_MACHINE = "all requested instance types were unavailable during launch"
@@ -455,9 +453,8 @@ def _typeless(pending: Pending, pool: Pool, event: Event, found: tuple[Cause, ..
 
 def _of_pool(pending: Pending, pool: Pool) -> Iterator[Fix]:
     """What may be changed of a pool whose instance types do not do, by what Karpenter says of them."""
-    small, offered = re.search(r"(?:enough|required|satisfied) resources", pool.verdict), "offering" in pool.verdict
-    if re.search(_ROOMY, pool.verdict):
-        small = None
+    small = _ROOMY not in pool.verdict and re.search(r"(?:enough|required|satisfied) resources", pool.verdict)
+    offered = "offering" in pool.verdict
     if offered and (more := more_offers(pending, pool)):
         yield more
     disk = larger_disk(pending, pool.name) if small and "ephemeral-storage" in pool.asked else None

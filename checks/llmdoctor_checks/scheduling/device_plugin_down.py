@@ -369,6 +369,7 @@ def _waiting(pending: Pending, found: Cause, cluster: Cluster) -> Iterator[Findi
         why = f"by the scheduler's count: they advertise no {found.resource}."
         summary = f"{nodes_said(found)} match its GPU selector and could never hold it, {why}"
     name = min((v.node.name for v in found.verdicts), default="")
+    unhealthy = bool(unknown) and _all_unhealthy(found)
     answered = any(node.name == name and node.allocatable(found.resource) for node in shown)
     # with a plugin there, somebody has found the node by another label
     named = [node for node in shown if node.finely_named and not plugins_on(cluster, node.name)][:1]
@@ -377,8 +378,8 @@ def _waiting(pending: Pending, found: Cause, cluster: Cluster) -> Iterator[Findi
         *map(manager_log, uncut),
         *([_look(name)] if broken else []),
         *([] if named or uncut else let_in(without)),
-        *(_of_hami(shown) if unknown and "HAMi knows" in summary and not without else ()),
-        *_restart(cluster, name, found.resource, runs=answered or ("no device" in summary and "healthy" in summary)),
+        *(_of_hami(shown) if unknown and not (unhealthy or without) and _sharer(pending) == "HAMi" else ()),
+        *_restart(cluster, name, found.resource, runs=answered or unhealthy),
     ]
     yield finding(pending, found, summary, evidence, ways, ("gpu-insufficient", "gpu-resource-absent"))
 
@@ -422,10 +423,19 @@ def _shortened(line: Line) -> str:
 def _unregistered(pending: Pending, found: Cause, count: int) -> str:
     """Nodes of which a scheduler that shares GPUs knows none."""
     they = nodes_said(found) if found.verdicts else f"{count} node{'s' if count > 1 else ''}"
-    if any("CardNotHealth" in one.text for one in found.counts):
+    if _all_unhealthy(found):
         return f"HAMi's device plugin says that no device of {they} is healthy."
-    who = "Volcano" if "not initialized with device" in pending.message else "HAMi"
-    return f"{who} knows no device of {they}: its device plugin does not run there, or has found none."
+    return f"{_sharer(pending)} knows no device of {they}: its device plugin does not run there, or has found none."
+
+
+def _all_unhealthy(found: Cause) -> bool:
+    """Whether HAMi's device plugin runs, and has no device that is well."""
+    return any("CardNotHealth" in one.text for one in found.counts)
+
+
+def _sharer(pending: Pending) -> str:
+    """Whose scheduler shares GPUs, by its words for nodes of which it knows none."""
+    return "Volcano" if "not initialized with device" in pending.message else "HAMi"
 
 
 def _unfit(cluster: Cluster, node: str, resource: str) -> Iterator[tuple[str, Evidence]]:

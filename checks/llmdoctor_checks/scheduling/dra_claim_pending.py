@@ -82,53 +82,72 @@ def _refused(pending: Pending, found: Cause, claims: list[DeviceClaim]) -> Itera
     open_ = [c for c in claims if not c.allocated] or claims
     requests = [(c, r) for c in open_ for r in c.requests(pending.pod.cluster, pending.pod.namespace)]
     words = "; ".join(dict.fromkeys([c.text for c in found.counts] or [r.detail for r in found.reasons]))
-    missing = _missing_class(pending, words, [r for _, r in requests])
     names = ", ".join(c.claim or c.template or c.name for c in open_) or "of it"
-    if missing:
+    older = next((c for c in open_ if _of_older_template(pending.pod, c)), None)
+    replaced = [_with_newer_claim(pending.pod, older)] if older else []
+    if missing := _missing_class(pending, words, [r for _, r in requests]):
         have = _classes(pending)
         summary = f"Its claim {names} asks for DeviceClass {missing}, which does not exist"
         summary += f" (there is {', '.join(have)})." if have else "."
-    else:
-        selectors = [s for _, r in requests for s in _selectors(r)]
-        summary = f"No node can allocate its claim {names}"
-        summary += f": no free device satisfies {selectors[0]}." if selectors else f": {words}."
-    special = None if missing else _of_its_devices(pending, found, names, open_, requests)
-    if special:
-        summary = special[0]
-    elsewhere = [] if missing else [r for r in found.reasons if r.mismatches]
-    if elsewhere:
-        where = "; ".join(dict.fromkeys(m.demand for r in elsewhere for m in r.mismatches))
-        summary = (
-            f"The devices of its claim {names} were chosen already and are only where {where}, and it cannot run there."
+        evidence = [*_quotes(requests), *node_lines(pending, found)]
+        yield finding(
+            pending, found, summary, evidence, replaced or _by_words(pending, words, open_, missing, requests)
         )
-    kept = [] if missing else _lingering(pending, [str(r.get("deviceClassName")) for _, r in requests])
-    if kept:
-        one = len(kept) == 1
-        summary += f" {count_of(len(kept), 'claim')} that {'is' if one else 'are'} deleted and not gone"
-        summary += f" {'keeps' if one else 'keep'} devices: "
-        summary += ", ".join(f"{item.namespace}/{item.name}" for item in kept[:3]) + "."
-    without, known = (
-        ([], False) if missing else _unoffered(pending, [str(r.get("deviceClassName")) for _, r in requests])
-    )
-    if without:
-        summary += f" No node offers such devices: {why_none(without)}."
-    classes = [str(r.get("deviceClassName")) for _, r in requests] or _classes(pending)
-    unmade = None if missing or without else _unmade_driver(pending, classes)
-    if unmade:
-        summary += f" No node offers such devices: no pod of DaemonSet {unmade[0].name} is let into namespace {unmade[0].namespace}."
+        return
+    special = _of_its_devices(pending, found, names, open_, requests)
+    elsewhere = "; ".join(dict.fromkeys(m.demand for r in found.reasons for m in r.mismatches))
+    summary = special[0] if special else _unallocated(names, words, requests)
+    if elsewhere:
+        summary = f"The devices of its claim {names} were chosen already and are only where {elsewhere}, and it cannot run there."
+    asked = [str(r.get("deviceClassName")) for _, r in requests]
+    kept = _lingering(pending, asked)
+    without, known = _unoffered(pending, asked)
+    unmade = None if without else _unmade_driver(pending, asked or _classes(pending))
     evidence = [*_quotes(requests), *(_lingers(item) for item in kept[:3]), *node_lines(pending, found)]
     evidence += [proof for one in without[:1] for proof in one.evidence]
     evidence += [event_evidence(unmade[1], pending.pod.cluster)] if unmade else []
     ways = [*_released(kept), *let_in(without, known=known), *([let_made(unmade)] if unmade else [])]
     if elsewhere:
         ways = [_own_claim(pending, open_)]
-    elif older := next((c for c in open_ if _of_older_template(pending.pod, c)), None):
-        ways = [_with_newer_claim(pending.pod, older)]
+    elif replaced:
+        ways = replaced
     elif special:
-        ways = [*ways, *special[1]]
+        ways += special[1]
     elif not unmade:
-        ways += [_of_controller(pending, open_)] if _CONTROLLER in words else [*_fixes(pending, missing, requests)]
-    yield finding(pending, found, summary, evidence, ways)
+        ways += _by_words(pending, words, open_, "", requests)
+    yield finding(pending, found, summary + _and_why_none(kept, without, unmade), evidence, ways)
+
+
+def _unallocated(names: str, words: str, requests: list[tuple[DeviceClaim, dict[str, Any]]]) -> str:
+    """That no node has what a claim asks for, by its first selector or else in the scheduler's words."""
+    selector = next((s for _, r in requests for s in _selectors(r)), None)
+    return f"No node can allocate its claim {names}: {f'no free device satisfies {selector}' if selector else words}."
+
+
+def _and_why_none(kept: list[Item], without: list[Absent], unmade: tuple[Item, Event] | None) -> str:
+    """What keeps devices, and why no node offers any, as sentences that follow."""
+    said = ""
+    if kept:
+        one = len(kept) == 1
+        said += f" {count_of(len(kept), 'claim')} that {'is' if one else 'are'} deleted and not gone"
+        said += f" {'keeps' if one else 'keep'} devices: "
+        said += ", ".join(f"{item.namespace}/{item.name}" for item in kept[:3]) + "."
+    if without:
+        said += f" No node offers such devices: {why_none(without)}."
+    if unmade:
+        said += f" No node offers such devices: no pod of DaemonSet {unmade[0].name} is let into namespace {unmade[0].namespace}."
+    return said
+
+
+def _by_words(
+    pending: Pending,
+    words: str,
+    claims: list[DeviceClaim],
+    missing: str,
+    requests: list[tuple[DeviceClaim, dict[str, Any]]],
+) -> list[Fix]:
+    """What helps a claim that nothing but the scheduler's words tells of."""
+    return [_of_controller(pending, claims)] if _CONTROLLER in words else [*_fixes(pending, missing, requests)]
 
 
 def _of_its_devices(

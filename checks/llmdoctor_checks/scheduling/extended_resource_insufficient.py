@@ -59,7 +59,7 @@ _OF_HAMI = ("nvidia.com/gpumem", "nvidia.com/gpumem-percentage", "nvidia.com/gpu
 
 @check("extended-resource-insufficient", since="0.1")
 def extended_resource_insufficient(pod: Pod, pending: Pending | None, subject: Subject) -> Iterator[Finding]:
-    """GPUs are free, but another device that the pod asks for is short.
+    """GPUs are free, but a share of one or another device that the pod asks for is short.
 
     Besides GPUs a pod can ask for network devices (RDMA, EFA), huge pages, or slices of shared GPUs. Each must be free
     on the same node. Huge pages must have been reserved when the node started. KAI shares a GPU by memory (annotation
@@ -291,9 +291,9 @@ def _fixes(pending: Pending, found: Cause, other: str) -> Iterator[Fix]:
     if not offered and not other and (nothing := _found_none(pending, found)):
         yield nothing
     yield from offered
-    reasons = list(by_reason(pending, found))
-    yield from reasons
-    mismatch = not reasons and any("Mismatch" in count.text for count in found.counts)  # HAMi
+    by_hami = list(by_reason(pending, found))
+    yield from by_hami
+    mismatch = not by_hami and any("Mismatch" in count.text for count in found.counts)  # HAMi
     if mismatch:
         yield fixes.advice(
             f"See which GPUs the annotations of {fixes.edited(pending.pod)} allow (nvidia.com/use-gputype, "
@@ -315,7 +315,7 @@ def _fixes(pending: Pending, found: Cause, other: str) -> Iterator[Fix]:
             f"Ask in one container of {fixes.edited(pending.pod)} for no more shares than the nodes have GPUs: each comes from another "
             "GPU; more of one is asked for by its memory"
         )
-    elif not mismatch and (not reasons or any("CardInsufficient" in count.text for count in found.counts)):
+    elif not mismatch and (not by_hami or any("CardInsufficient" in count.text for count in found.counts)):
         if any(is_unfit(count.text) for count in found.counts):  # it does not say why
             yield from _allowed(pending)
         if whole := whole_card(pending):

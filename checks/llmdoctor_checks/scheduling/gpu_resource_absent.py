@@ -14,6 +14,7 @@ from kubectl_llmdoctor.api import (
     Nodes,
     Pending,
     check,
+    count_of,
     dig,
     expression,
     fixes,
@@ -243,8 +244,8 @@ def _undiscovered(pending: Pending, resource: str) -> Iterator[Fix]:
     if item is not None:
         ready, wanted = (dig(item.raw, f"status.{key}") or 0 for key in ("numberReady", "desiredNumberScheduled"))
         yield fixes.platform(
-            f"See why DaemonSet {item.namespace}/{item.name} ({ready} of {wanted} pods ready) has labelled no node: the device plugin "
-            "selects such labels, and runs where a node is known to have the device",
+            f"See why DaemonSet {item.namespace}/{item.name} ({ready} of {count_of(wanted, 'pod')} ready) has labelled no node: the device "
+            "plugin selects such labels, and runs where a node is known to have the device",
             f"kubectl -n {item.namespace} describe daemonset {item.name}",
             f"kubectl -n {item.namespace} logs daemonset/{item.name} --all-containers",
         )

@@ -681,15 +681,7 @@ def _attached_elsewhere(pod: Pod, workload: Workload | None, events: Events) -> 
     there = f" ({users[0][1].spec.node_name} now)" if users else ""
     answers = [fixes.advice(f"Have all pods that share the claim run on one node{there}, or use ReadWriteMany storage")]
     if "Multi-Attach error" not in failed[-1].message:  # Kubernetes itself passes it for free
-        answers.insert(
-            0,
-            fixes.platform(
-                f"Stop what still uses it on {machine or 'the other machine'}; where nothing does, detach it there "
-                "(a VolumeAttachment that was left, else in the cloud or the storage itself), and it is attached at the next try",
-                "kubectl get volumeattachments",
-                f"kubectl get pods -A -o wide | grep {machine}" if machine else "kubectl get pods -A -o wide",
-            ),
-        )
+        answers.insert(0, _detached(machine))
     own = bool(workload and users and _made_by(users[0][1], workload, pod.cluster))
     ended = _ended(pod, users[0][1]) if users else None
     if lost := next((n for _, user in users if (n := _gone(pod.cluster, user.spec.node_name))), None):
@@ -718,6 +710,16 @@ def _attached_elsewhere(pod: Pod, workload: Workload | None, events: Events) -> 
         evidence=(event_evidence(failed[-1], pod.cluster), *(e for c in claims for e in _quotes(pod, c))),
         explains=("volume-mount-failed", "not-ready", "rollout-stuck"),
         fixes=tuple(answers),
+    )
+
+
+def _detached(machine: str | None) -> Fix:
+    """To free a volume that the storage, and not Kubernetes, says is in use on another machine."""
+    return fixes.platform(
+        f"Stop what still uses it on {machine or 'the other machine'}; where nothing does, detach it there "
+        "(a VolumeAttachment that was left, else in the cloud or the storage itself), and it is attached at the next try",
+        "kubectl get volumeattachments",
+        f"kubectl get pods -A -o wide | grep {machine}" if machine else "kubectl get pods -A -o wide",
     )
 
 

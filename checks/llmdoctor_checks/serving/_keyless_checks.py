@@ -79,7 +79,7 @@ def _finding(container: Container, line: Line, url: str, engine: Engine, refused
         severity="warning",
         # no release up to 0.1.12 sends its own key with a check
         summary=f"{container.name} leaves out {url}: its check asks without a key{', or with another' if _KEY in container.env else ''}, "
-        f"and {server.pod.name}, which is well, refuses that (401).",
+        f"and {server.pod.name}, which is well, refuses that{' (401)' if refused is not None else ''}.",
         evidence=(log_evidence(line), *((log_evidence(refused),) if refused is not None else ()), *told),
         explains=("http-5xx", "probe-path-wrong"),
         fixes=(

@@ -92,7 +92,7 @@ def api_exposed(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None)
     routers = [] if subject.engines(pod) else [c for c in pod.containers if _routes(c, pod.namespace, cluster)]
     for title, container, open_ports in (
         *((engine.label, engine.container, ports(engine)) for engine in served),
-        *((f"The router {c.name}", c, c.declared_ports) for c in routers),
+        *(("The router" if c.name == "router" else f"The router {c.name}", c, c.declared_ports) for c in routers),
     ):
         engine = next((e for e in served if e.container is container), None)
         if engine and engine.name == "ollama" and logs is not None and (found := _used(pod, engine, logs)):

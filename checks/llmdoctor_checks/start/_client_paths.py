@@ -28,7 +28,7 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks._unreached import configured
 from llmdoctor_checks.serving._keyless_checks import checks_of, unchecked
-from llmdoctor_checks.start._prefixes import passed_on
+from llmdoctor_checks.start._path_prefixes import passed_on
 
 #: A request in the access log of uvicorn (vLLM, SGLang, LMDeploy, TensorRT-LLM; KServe has the process behind the address), of
 #: llama-server and of Gin (Ollama, LocalAI).

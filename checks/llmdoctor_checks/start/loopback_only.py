@@ -156,7 +156,6 @@ def _other_port(engine: Engine) -> str:
 def _asked_in_vain(pod: Pod, engine: Engine | None, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
     """An engine, or another program by its own log, whose address keeps the kubelet or a Service from reaching it."""
     container = next(c for c in pod.containers if c.role != "init")
-    asked = _probe(container)
     host = loopback_told(engine) if engine else None
     troubled = container.trouble("not-ready", "crashed") is not None
     refused = [event for _, event in failures(container, events)]
@@ -173,11 +172,10 @@ def _asked_in_vain(pod: Pod, engine: Engine | None, events: Events | None, logs:
         return  # the kubelet says otherwise
     if address == ANY_IPV4:
         # the kubelet asks the first of the pod's addresses
-        if asked is None or not failing or not refused or ":" not in pod.status.pod_ip:
-            return
+        asked = _probe(container) if failing and refused and ":" in pod.status.pod_ip else None
         address, reaches = f"{address}, which is IPv4 alone", f"the pod's IPv6 address {pod.status.pod_ip}"
     else:
-        asked, reaches = asked or _service(pod, engine), "the address of the pod"
+        asked, reaches = _probe(container) or _service(pod, engine), "the address of the pod"
     if asked is None or (line and not failing):
         return
     who, evidence = asked

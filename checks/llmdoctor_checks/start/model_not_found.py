@@ -204,8 +204,9 @@ def _pulled_by_name(container: Container, name: str) -> Fix:
             "(ollama pull NAME, in the server that has the store)"
         )
     return fixes.advice(
-        f"Have {container.name} pull a model by name and tag that https://ollama.com/library has{f', in place of {name}' if name else ''}, "
-        f"and end with the pull's exit code (set -e before it, curl --fail), in {fixes.edited(pod)}"
+        f"Have container {container.name} pull a model by name and tag that https://ollama.com/library has"
+        f"{f', in place of {name}' if name else ''}, and end with the pull's exit code (set -e before it, curl --fail), in "
+        f"{fixes.edited(pod)}"
     )
 
 

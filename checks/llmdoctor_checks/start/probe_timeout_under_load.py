@@ -273,12 +273,7 @@ def _restarted(pod: Pod, ending: Ending, events: Events, logs: Logs | None) -> F
         or (passed_on and e.message.endswith("statuscode: 500"))
     ]
     phase = phase_of(log)
-    known = phase is None and ((ending.seconds or 0) >= _LONG_SECONDS or _answered_well(log, probe))
-    known = known or (log is None and _outlived(ending, probe, which) and _answered_well(told, probe))
-    up = served(log) or known
-    if which == "startup":
-        up = served(log) and slow[-1:] == failed[-1:]
-    sure = up or (which == "liveness" and came_up(container))
+    sure = served(log) and slow[-1:] == failed[-1:] if which == "startup" else _was_up(ending, probe, which, log, told)
     listened = None if sure or phase is not None else _listened(container, which, failed, slow, logs)
     if not (slow and (sure or listened)):
         return None
@@ -342,6 +337,15 @@ def _passed_on(probe: k8s.Probe | None, logs: Logs | None) -> Line | None:
 def _no_answer(event: Event) -> bool:
     """Whether the kubelet waited in vain, and was not told anything."""
     return any(words in event.message for words in _SLOW)
+
+
+def _was_up(ending: Ending, probe: k8s.Probe | None, which: str, log: Log | None, told: Log | None) -> bool:
+    """Whether an instance had come up, by its log, by the time that it ran, or as a readiness or startup probe found it well."""
+    if served(log) or (which == "liveness" and came_up(ending.container)):
+        return True
+    if log is None and _outlived(ending, probe, which) and _answered_well(told, probe):
+        return True
+    return phase_of(log) is None and ((ending.seconds or 0) >= _LONG_SECONDS or _answered_well(log, probe))
 
 
 def _lacked(
