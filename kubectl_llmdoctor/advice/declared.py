@@ -81,6 +81,7 @@ OfProcess = Literal[
 #: Of the pod's node and others, and what the pod asks of them.
 OfPlacement = Literal[
     "gpu asked", "no gpu asked",
+    "NVIDIA's or unknown", "of another maker",
     "whole gpu", "mig slice",
     "no runtime class", "runtime class there", "runtime class open", "runtime class, unprivileged", "GPUs by default",
     "pod network", "host network",

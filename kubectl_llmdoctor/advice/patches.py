@@ -124,7 +124,13 @@ class Patches(Seen):
         return size if whole and size.isdecimal() and int(size) < engine.container.gpus else ""
 
     def _env(self, text: FixText, container: Container, summary: str) -> Fix:
-        return set_variables(container, self._variables(text), summary)
+        values = self._variables(text)
+        below = any(isinstance(value, str) and f"{value}/".startswith("/tmp/") for value in values.values())
+        mounted = any(mount.mount_path.rstrip("/") == "/tmp" for mount in container.spec.volume_mounts)
+        if not below or mounted or not container.spec.security_context.read_only_root_filesystem:
+            return set_variables(container, values, summary)
+        summary += f"; at /tmp an emptyDir, as the root of {container.name} is read-only"
+        return together(set_variables(container, values, summary), mount_scratch(container, ["/tmp"], summary))
 
     def _variables(self, text: FixText) -> dict[str, str | FromSecret | FromField | None]:
         """The variables that a fix sets or removes; a name may be one of the values of the case."""

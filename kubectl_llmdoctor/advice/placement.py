@@ -9,6 +9,7 @@ from typing import NamedTuple, get_args
 from kubectl_llmdoctor.advice.declared import Condition, OfPlacement
 from kubectl_llmdoctor.advice.occurrence import Topic
 from kubectl_llmdoctor.advice.templates import Value
+from kubectl_llmdoctor.catalog.images import foreign_resource
 from kubectl_llmdoctor.driver import branch_for, branch_of, driver_cuda, image_cuda, say_cuda, suffices
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.accelerator import Accelerator
@@ -41,8 +42,8 @@ _BY_INFINIBAND = frozenset({"B100", "B200", "B300"})
 
 #: What is taken to be so where only a log is known.
 _OF_A_LOG: tuple[OfPlacement, ...] = (
-    "gpu asked", "no gpu asked", "whole gpu", "no runtime class", "runtime class open", "not on GKE",
-    "pod network",
+    "gpu asked", "no gpu asked", "NVIDIA's or unknown", "whole gpu", "no runtime class", "runtime class open",
+    "not on GKE", "pod network",
 )  # fmt: skip
 
 
@@ -244,6 +245,15 @@ class Placement(Topic):
         return name if name == "nvidia-cdi" else ""
 
     @template_value
+    def foreign_resource(self) -> str:
+        """Accelerators of another maker than NVIDIA, `amd.com/gpu`: those asked for; where none are, what the image is built for."""
+        every = [self.container] if self.container else self.pod.containers if self.pod else []
+        asking = [c for c in every if c.gpus or c.spec.resources.claims]
+        if not asking:
+            return foreign_resource(self.container.spec.image) if self.container else ""
+        return next(iter(asking[0].accelerators), "") if all(c.without_nvidia for c in asking) else ""
+
+    @template_value
     def gpu_labels(self) -> str:
         """The labels of nodes that tell which GPUs they have, by the maker of those that the container asks for."""
         asked = [name.split("/")[0] for name in (self.container.accelerators if self.container else ())]
@@ -309,6 +319,7 @@ class Placement(Topic):
         every = [self.container] if self.container else pod.containers
         gpus = any(c.gpus or c.spec.resources.claims for c in every)
         yield "gpu asked" if gpus else "no gpu asked"
+        yield "of another maker" if self.foreign_resource else "NVIDIA's or unknown"
         slices = any(name.startswith(_MIG) for c in every for name in c.spec.resources.limits)
         yield "mig slice" if slices else "whole gpu"
         yield "on GKE" if self._on_gke else "not on GKE"

@@ -108,6 +108,25 @@ def maker(image: str) -> str:
     return "NVIDIA" if plain and _CUDA.search(f"{head}/{name}") else ""
 
 
+#: Words of images that are built for accelerators of a maker, and as what device plugins of that maker offer these.
+_BUILT_FOR = {
+    "ascend": "huawei.com/Ascend910",
+    "cann": "huawei.com/Ascend910",
+    "gaudi": "habana.ai/gaudi",
+    "hpu": "habana.ai/gaudi",
+    "xpu": "gpu.intel.com/xe",
+    "tpu": "google.com/tpu",
+    "neuron": "aws.amazon.com/neuron",
+    "rocm": "amd.com/gpu",
+}
+
+
+def foreign_resource(image: str) -> str:
+    """The resource of another maker's accelerators than NVIDIA's for which an image is built; empty where its name does not tell."""
+    words = re.split(r"\d*[-_.+/:]", f"{image.partition('@')[0].lower()}:")
+    return next((resource for word, resource in _BUILT_FOR.items() if word in words), "")
+
+
 def published(repository: str) -> bool:
     """Whether it has the releases of an engine's makers by its name; elsewhere somebody else builds images with some of them."""
     return _MAKERS_OWN.search(repository) is not None

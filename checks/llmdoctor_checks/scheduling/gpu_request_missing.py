@@ -34,7 +34,7 @@ from kubectl_llmdoctor.api import (
     suffices,
     usage_of,
 )
-from kubectl_llmdoctor.catalog.images import cpu_build
+from kubectl_llmdoctor.catalog.images import cpu_build, foreign_resource
 from llmdoctor_checks._consequences import FAILED_START
 from llmdoctor_checks._ollama import alone, fallback
 from llmdoctor_checks.scheduling._devices import asks_for_nothing, given_by_request_only, near_gpus
@@ -117,7 +117,6 @@ _EITHER = frozenset({"ollama", "llama.cpp", "tei"})
 
 #: In the name of an image, or in a line that a part of the build printed: it is made for GPUs.
 _GPU_BUILD = r"(?i)cuda|rocm|vulkan|sycl|musa|nvidia"
-_FOR_AMD = r"(?i)(?<![a-z])rocm(?![a-z])"
 
 #: What the missing device explains.
 _NODES_FAULTS = ("gpu-runtime-missing", "driver-missing", "driver-too-old")
@@ -195,7 +194,7 @@ def _how_sure(container: Container) -> Confidence:
 
 def _ask_for_one(container: Container, resource: str = "", number: int = 1) -> Fix:
     """A GPU in the limits, or several, with the runtime class by which the other pods of the node have theirs."""
-    resource = resource or ("amd.com/gpu" if re.search(_FOR_AMD, container.spec.image) else "nvidia.com/gpu")
+    resource = resource or foreign_resource(container.spec.image) or "nvidia.com/gpu"
     what = "a GPU" if number == 1 else f"{number} GPUs"
     pod, text = container.pod, f"Ask for {what} in the limits of {container.name}"
     having = [
