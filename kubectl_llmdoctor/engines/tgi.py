@@ -22,6 +22,8 @@ from .version import at_least, split_image
 
 #: IBM's fork, with which Caikit serves (TGIS).
 _FORK = r"(?:^|/)(?:modh|opendatahub|wxpe|ibm)/(?:[\w.-]+/){0,9}(?:text-generation-inference|text-gen-server)\b"
+#: Tags of images whose program is that of another backend (Dockerfile_llamacpp, Dockerfile_trtllm).
+_OTHER_BACKENDS = r":[\w.-]*-(?:llamacpp|trtllm)\b"
 
 # Options whose common name is another one than their own. The variable is the option's name in capitals.
 _ROWS: tuple[Row, ...] = (
@@ -114,8 +116,9 @@ def read(start: Start) -> Engine:
         rows.append(("port", 80, "", ""))
     elif start.program and start.launch.command:
         rows.append(("port", 3000, "", ""))
-    # the options of IBM's fork are others (IBM/text-generation-inference, launcher/src/main.rs)
-    problems = [] if re.search(_FORK, start.launch.image) else options.problems
+    # the options of IBM's fork are others (IBM/text-generation-inference, launcher/src/main.rs), as are those of other backends
+    others = re.search(rf"{_FORK}|{_OTHER_BACKENDS}", start.launch.image)
+    problems = [] if others else options.problems
     return build(start, options.settings, problems, rows, options.known, options.unresolved)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 import msgspec
@@ -249,8 +249,7 @@ def _overruled(event: Event, pod: Pod, subject: Subject) -> bool:
 
 def _of_probes(subject: Subject, pod: Pod) -> Iterator[_Statement]:
     """What the commands of probes printed in the instances that run, and in those before them that never became ready either."""
-    started = [begun for c in pod.containers if (begun := _tried_since(c))]
-    since = min((at for at in map(parse_time, started) if at), default=None)
+    since = min((at for c in pod.containers if (at := _tried_since(c))), default=None)
     now = pod.cluster.now
     if pod.ready and now is not None:
         since = max(since or now - _PASSED, now - _PASSED)
@@ -261,13 +260,18 @@ def _of_probes(subject: Subject, pod: Pod) -> Iterator[_Statement]:
             yield _Statement(text=event.message, evidence=event_evidence(event, subject.cluster))
 
 
-def _tried_since(container: Container) -> str | None:
-    """When the instance began that runs; of one that is not up yet the one before it, which a probe may have ended."""
+def _tried_since(container: Container) -> datetime | None:
+    """When the instance began that runs; of one that is not up yet the one before it, which a probe may have ended.
+
+    Where the containers were ready since that one began, it had come up, whatever its probes met with before.
+    """
     running, before = container.status.state.running, container.status.last_state.terminated
-    if running is None:
-        return None
-    return (
-        before.started_at
-        if before and not container.status.ready and container.status.started is False
-        else running.started_at
+    began, first = (
+        parse_time(running.started_at) if running else None,
+        parse_time(before.started_at) if before else None,
     )
+    if began is None or first is None or container.status.ready or container.status.started is not False:
+        return began
+    unready = container.pod.condition("ContainersReady", "False")
+    fell = parse_time(unready.last_transition_time) if unready else None
+    return began if fell and fell > first else first

@@ -270,9 +270,10 @@ def _shared(pod: Pod, workload: Workload, subject: Subject) -> Iterator[Finding]
         replicas, who = scaler.maximum, f"{workload.ref}, as many as {scaler.ref} may make,"
         field = "maxReplicaCount" if scaler.item.kind == "ScaledObject" else "maxReplicas"
         told = scaler.evidence(f"spec.{field}", str(scaler.maximum))
-    mode, names = claims[0].modes[0], " and ".join(dict.fromkeys(claim.name for claim in claims))
-    where = "by one pod" if mode == "ReadWriteOncePod" else "to one node at a time"
-    many = " and " in names
+    names = " and ".join(dict.fromkeys(claim.name for claim in claims))
+    modes = list(dict.fromkeys(claim.modes[0] for claim in claims))
+    where = "by one pod" if modes == ["ReadWriteOncePod"] else "to one node at a time"
+    mode, many = " and ".join(modes), " and " in names
     yield Finding(
         role="risk",
         summary=f"{replicas} pods of {who} mount claim{'s' if many else ''} {names}, which {'are' if many else 'is'} {mode}: "

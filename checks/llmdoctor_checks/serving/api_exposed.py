@@ -42,6 +42,9 @@ _KEYS = {
     "localai": ("--api-keys", "LOCALAI_API_KEY"),
 }
 
+#: How a variable may be called that holds a server's key; those of the hubs from which it downloads are another's.
+_KEY_VARIABLE, _OF_A_HUB = r"(?i)api_?keys?$|auth|token$", r"^(?:NGC|NVIDIA|HF|HUGGING|WANDB|OPENAI)"
+
 #: Routers that pass every request on, with the key that the client brings, if any.
 _ROUTERS = ("lmstack-router", "vllm-router", "sglang-router", "sgl-router", "sgl-model-gateway")
 
@@ -98,15 +101,16 @@ def api_exposed(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None)
         if engine and engine.name == "ollama" and logs is not None and (found := _used(pod, engine, logs)):
             yield found
             continue
-        hidden = bool(engine and not engine.found.argv_known)
-        if hidden and (container.spec.command or not container.spec.args):
+        hidden, unseen = bool(engine and not engine.found.argv_known), _unseen(container)
+        if hidden and (unseen or container.spec.command or not container.spec.args or _may_be_keyed(container)):
             continue
         closed = restricted(pod, cluster)
         open_ways = [] if closed else list(ways(pod, open_ports - _others(container), cluster))
         if public := [way for way in open_ways if way.public]:
             found = _finding(pod, title, container, engine, public[0], "risk")
             # what starts an image of one's own by the arguments that it is given seldom adds a key to them
-            yield msgspec.structs.replace(found, confidence="possible") if hidden else found
+            sure = not hidden and not (unseen and engine and _KEYS.get(engine.name, ("", ""))[1])
+            yield found if sure else msgspec.structs.replace(found, confidence="possible")
         elif hidden:
             continue
         elif open_ways:
@@ -204,6 +208,17 @@ def _has_key(engine: Engine) -> bool:
         return True
     words = list(engine.container.spec.argv)
     return any("--api-key" in word for word in words)
+
+
+def _unseen(container: Container) -> bool:
+    """Whether variables come from a Secret as a whole that is not at hand: a key may be among them."""
+    pod, asked = container.pod, [source.secret_ref for source in container.spec.env_from if source.secret_ref]
+    return any(pod.cluster.item("Secret", pod.namespace, ref.name) is None for ref in asked)
+
+
+def _may_be_keyed(container: Container) -> bool:
+    """Whether a variable could be the key that a script of one's own adds to the arguments."""
+    return any(re.search(_KEY_VARIABLE, name) and not re.search(_OF_A_HUB, name) for name in container.env)
 
 
 def _others(container: Container) -> set[int]:

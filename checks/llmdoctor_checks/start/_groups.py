@@ -77,7 +77,8 @@ def _ray(pod: Pod, subject: Subject, at: str) -> int | None:
     for member in subject.pods:
         group = groups.get(member.template.part if member.template else "")
         gpus, count = _devices(member), 1 if group is groups["head"] else _started(group or {}, spec)
-        stated = str(dig(group, "rayStartParams.num-gpus") or "0")
+        # what KubeRay is told of a group's resources itself goes before the parameters of its `ray start`
+        stated = str(dig(group, "resources.GPU") or dig(group, "rayStartParams.num-gpus") or "0")
         if group is None or gpus is None or count is None or not stated.isdecimal():
             return None
         total += max(gpus, int(stated)) * count

@@ -58,7 +58,7 @@ _NO_BACKEND = "is not in the list of known backends: ['cpu', 'tpu']"
 _HAS_PLATFORM = r"Available platform names are:.{0,200}\b(?:CUDA|ROCM)\b"
 
 #: What a program says of the GPU that it computes on.
-_ON_GPU = r"(?i)\bcuda:\d|\bdevice\W{1,4}cuda|CudaDevice|\b(?:on|using) (?:the )?(?:gpu|cuda)\b|\bVRAM\b"
+_ON_GPU = r"(?i)\bcuda:\d|\bdevice(?:_(?:name|type))?\W{1,4}cuda|\bGPU \d|CudaDevice|\b(?:on|using) (?:the )?(?:gpu|cuda)\b|\bVRAM\b"
 
 #: How an access log says that a request failed in the program.
 _FAILED = '" 500'

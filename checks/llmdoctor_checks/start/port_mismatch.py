@@ -692,6 +692,9 @@ def _further(engine: Engine) -> set[int]:
     # where its ranks meet, at a host that a script may learn when it runs
     words = " ".join(text for _, text in engine.container.words)
     met = re.findall(r"--(?:dist|nccl)-init-addr[= ]\S{0,200}?:(\d{1,5})\b", words)
+    # Triton's endpoints for SageMaker and Vertex AI (command_line_parser.cc)
+    if engine.name == "triton" and re.search(r"--allow-(?:sagemaker|vertex-ai)\b(?![= ](?i:0|false))", words):
+        met += re.findall(r"--(?:sagemaker|vertex-ai)-port[= ](\d{1,5})\b", words) or ["8080"]
     return ports | {int(port) for port in met}
 
 

@@ -58,7 +58,7 @@ _FOREIGN = {
     "tei": rf"/(?:v[12]/health(?:/|$)|{_OTHERS}|readyz|ready$|live$)",
     "lmdeploy": rf"/(?:v[12]/health(?:/|$)|{_OTHERS}|readyz|ready$|live$)",
     "llama.cpp": rf"/(?:v2/health(?:/|$)|{_OTHERS}|readyz|ready$|live$)",
-    "triton": rf"/(?:v1/health(?:/|$)|v2/health(?!/(?:live|ready)$)|{_OTHERS}|health$|readyz|ready$|live$|ping$)",
+    "triton": rf"/(?:v1/health(?:/|$)|v2/health(?!/(?:live|ready)(?:$|\?))|{_OTHERS}|health$|readyz|ready$|live$|ping$)",
 }
 
 #: Options that put the paths of vLLM, SGLang and llama-server below another one.
@@ -246,7 +246,7 @@ def _refused(container: Container, kind: str, event: Event, subject: Subject) ->
                 path,
                 _told_at(known) or _beside(container, kind),
                 code,
-                _beside(container, _LIVENESS),
+                _LIVE[known.name][1] if known and known.name in _LIVE else _beside(container, _LIVENESS),
             )
         ),
     )
@@ -498,7 +498,7 @@ def _cannot_run(subject: Subject, container: Container, kind: str, probe: k8s.Pr
 
 def _warned(engine: Engine, kind: str, path: str, key: Setting | None) -> Finding:
     container = engine.container
-    answer = _ANSWERS["401"] if key else _ANSWERS["404"]
+    answer, (_, live) = _ANSWERS["401"] if key else _ANSWERS["404"], _LIVE.get(engine.name, ("", ""))
     follows = "stays out of its Service" if kind == "readiness" else "is restarted forever"
     return Finding(
         role="risk",
@@ -510,7 +510,7 @@ def _warned(engine: Engine, kind: str, path: str, key: Setting | None) -> Findin
             *((setting_evidence(container, key),) if key else ()),
         ),
         explains=("probe-too-short",),
-        fixes=tuple(_fixes(container, _alike(container, kind), path, _HEALTH[engine.name])),
+        fixes=tuple(_fixes(container, _alike(container, kind), path, _HEALTH[engine.name], live=live)),
     )
 
 

@@ -363,15 +363,15 @@ def _of_language(engine: Engine) -> bool:
     image, backend = engine.container.spec.image, engine.value("backend")
     if "llm" in image or backend in ("tensorrtllm", "vllm") or engine.explicit("tensor_parallel_size") is not None:
         return True
-    # a model of the Python backend that loads one of the Hub, of which a variable tells it
+    # a model of the Python backend that loads one of the Hub, of which a variable tells it; those that embed are small
     named = (v.value for v in engine.container.env.values() if v.value and "/" in v.value)
-    return any(found.exact for name in named if (found := find(name)))
+    found = (one for name in named if (one := find(name)))
+    return any(one.exact and "For" in one.architecture.name for one in found)
 
 
 def _loads_at_its_start(engine: Engine) -> bool:
     """Whether a Triton loads models before it listens: none that it is to load when somebody asks for it."""
-    words = " ".join(engine.container.spec.argv)
-    return not re.search(r"--model-control-mode[= ]explicit\b", words) or "--load-model" in words
+    return engine.value("model_control_mode") != "explicit" or engine.explicit("load_model") is not None
 
 
 def _files(engine: Engine, sizing: Sizing, download: int) -> tuple[int, str, tuple[Evidence, ...]]:
