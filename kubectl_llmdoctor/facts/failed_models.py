@@ -58,6 +58,8 @@ _OF_A_LAUNCH = 200
 #: The frame of its API below an error of that, for logs that have no line of the worker (one that runs elsewhere, or was cut).
 _IN_ITS_API = 'xinference/api/restful_api.py", line '
 _OF_ITS_API = expression(r'xinference/api/restful_api\.py", line \d{1,5}, in launch_model\b')
+#: What ends such an error where nothing was loaded: a client asked for a model that it does not know, or has already.
+_AN_ERROR, _ASKED_AMISS = "Error: ", expression(r"ValueError: .{0,300}\b(?:not found|already exists)\b")
 #: How LocalAI says that it begins to load a model, and, as Xinference does, that it could not. Source: its pkg/model/initializers.go.
 _LOADER_BEGINS = "BackendLoader starting"
 _BY_THE_LOADER = r"\b(?:BackendLoader starting|Failed to load model)\b.{0,4000}?\bmodelID=\"?(?P<model>[^\"\s]{1,300})"
@@ -450,7 +452,10 @@ def _not_launched(log: Log) -> list[Line]:
     """Where Xinference says that a model was not launched, and launched none since."""
     launched = max((line.number for line in log.marks(_LAUNCHED)), default=0)
     said = [x for x in log.marks(_NOT_LAUNCHED) if re.search(_BY_THE_WORKER, x.text[:2000])]
-    said += [x for x in log.marks(_IN_ITS_API) if _OF_ITS_API.search(x.text[:2000])]
+    for x in log.marks(_IN_ITS_API):
+        raised = next((y.text[:1000] for y in log.find(_AN_ERROR) if y.number > x.number), "")
+        if _OF_ITS_API.search(x.text[:2000]) and not _ASKED_AMISS.match(raised):
+            said.append(x)
     return [x for x in said if x.number > launched]
 
 
