@@ -123,7 +123,7 @@ _BUILT_FOR = {
 
 def foreign_resource(image: str) -> str:
     """The resource of another maker's accelerators than NVIDIA's for which an image is built; empty where its name does not tell."""
-    words = re.split(r"\d*[-_.+/:]", f"{image.partition('@')[0].lower()}:")
+    words = {word.rstrip("0123456789") for word in re.split(r"[-_.+/:]", image.partition("@")[0].lower())}
     return next((resource for word, resource in _BUILT_FOR.items() if word in words), "")
 
 
