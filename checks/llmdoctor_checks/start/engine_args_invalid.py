@@ -111,7 +111,8 @@ _PUBLISHED = r"(?:^|/)(?:vllm/vllm-openai|lmsysorg/sglang|huggingface/text-gener
 _ENTRYPOINTS = (
     (r"(?:^|/)ollama/ollama(?:$|[:@])", "ollama"),
     (r"(?:^|/)(?:ggml-org|ggerganov)/llama\.cpp:server\b", "llama-server"),
-    (r"(?:^|/)huggingface/text-generation-inference(?:$|[:@])", "text-generation-launcher"),
+    # the image of its backend for llama.cpp has an entrypoint of its own (Dockerfile_llamacpp)
+    (r"(?:^|/)huggingface/text-generation-inference(?:$|[:@])(?!\S{0,60}-llamacpp)", "text-generation-launcher"),
     (r"(?:^|/)huggingface/text-embeddings-inference(?:$|[:@])", "text-embeddings-router"),
 )
 
