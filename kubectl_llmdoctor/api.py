@@ -23,7 +23,7 @@ from kubectl_llmdoctor.evidence import (
 )
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts import k8s
-from kubectl_llmdoctor.facts.accelerator import Accelerator, given_shares, shares_of
+from kubectl_llmdoctor.facts.accelerator import Accelerator, given_shares, is_accelerator, shares_of
 from kubectl_llmdoctor.facts.agent import ContainerUse, Device, Process, bus_of, letters
 from kubectl_llmdoctor.facts.clients import (
     addresses,
@@ -46,7 +46,7 @@ from kubectl_llmdoctor.facts.constraints import (
     tolerated,
     untolerated,
 )
-from kubectl_llmdoctor.facts.container import Container, Shm, is_accelerator
+from kubectl_llmdoctor.facts.container import Container, Shm, served_until, written_before
 from kubectl_llmdoctor.facts.destinations import (
     Destination,
     current_logs,
@@ -76,12 +76,13 @@ from kubectl_llmdoctor.facts.failed_models import (
     raised_alike,
 )
 from kubectl_llmdoctor.facts.gpu_conditions import GpuCondition
-from kubectl_llmdoctor.facts.hardware import Hardware, NodeHardware, holder_of, is_gone, node_hardware
+from kubectl_llmdoctor.facts.hardware import Hardware, holder_of, is_gone
 from kubectl_llmdoctor.facts.kernel_log import BusError, OutOfMemory, SwitchError, Xid
 from kubectl_llmdoctor.facts.last_words import contradicted, last_words
 from kubectl_llmdoctor.facts.lengths import length_of
 from kubectl_llmdoctor.facts.logs import Line, Log, Logs, in_order
 from kubectl_llmdoctor.facts.metrics import Metrics
+from kubectl_llmdoctor.facts.node_hardware import NodeHardware, node_hardware
 from kubectl_llmdoctor.facts.nodes import RDMA, Node, Nodes
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.processes import Traceback, ended_itself, looks_like_error, said, tracebacks
@@ -115,9 +116,7 @@ from kubectl_llmdoctor.facts.written import (
     MOMENT,
     seconds_ago,
     seconds_between,
-    served_until,
     written_ago,
-    written_before,
 )
 from kubectl_llmdoctor.platforms.pointer import escaped, pointer_to
 from kubectl_llmdoctor.report.document import Confidence, Evidence, Fix, Patch

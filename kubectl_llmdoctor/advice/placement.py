@@ -12,9 +12,9 @@ from kubectl_llmdoctor.advice.templates import Value
 from kubectl_llmdoctor.catalog.images import foreign_resource
 from kubectl_llmdoctor.driver import branch_for, branch_of, driver_cuda, image_cuda, say_cuda, suffices
 from kubectl_llmdoctor.expressions import expression
-from kubectl_llmdoctor.facts.accelerator import Accelerator
+from kubectl_llmdoctor.facts.accelerator import Accelerator, is_accelerator
 from kubectl_llmdoctor.facts.cluster import Item
-from kubectl_llmdoctor.facts.container import VISIBLE, is_accelerator
+from kubectl_llmdoctor.facts.container import VISIBLE
 from kubectl_llmdoctor.facts.k8s import Node
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.units import milli

@@ -1,4 +1,4 @@
-"""The GPU of a container, with what says so; facts.gpu finds it."""
+"""Which resources are accelerators, and the GPU of a container, with what says so; facts.gpu finds it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,21 @@ from kubectl_llmdoctor.tree import rows
 if TYPE_CHECKING:
     from kubectl_llmdoctor.catalog.gpus import Gpu
 
+#: The one that nearly every pod asks for, which takes no expression to tell.
+_MOST_USUAL = "nvidia.com/gpu"
+
+#: Resources of which each is a GPU of its own, so that several can work as one; slices of one cannot.
+WHOLE_GPUS = frozenset({_MOST_USUAL, "amd.com/gpu"})
+
+#: HAMi gives the memory and the cores of an accelerator names of their own (`huawei.com/Ascend910B4-1-memory`, `-core`); they are amounts,
+#: no devices.
+_GPU_RESOURCES = (
+    r"nvidia\.com/(gpu|gpu\.shared|mig-[\w.]+)|amd\.com/(gpu|[a-z]+_nps\d)|gpu\.intel\.com/(i915|xe|tiles)|npu\.intel\.com/accel|"
+    r"habana\.ai/gaudi|google\.com/tpu|aws\.amazon\.com/(neuron|neuroncore|neurondevice)|"
+    r"huawei\.com/(Ascend\w[\w.-]*|ascend-[\w-]+)(?<!-memory)(?<!-core)|"
+    r"[\w-]+(\.[\w-]+)?\.(com|ai)/(gpu|mlu|vgpu|sgpu|dcu|gcu|xpu)|intel\.com/gpu|volcano\.sh/vgpu-number"
+)
+
 #: The annotation in which HAMi's device plugin registers the GPUs of a node, whose `nvidia.com/gpu` then counts shares of them.
 HAMI_REGISTER = "hami.io/node-nvidia-register"
 #: Where HAMi and Volcano write which shares a pod was given: `UUID,type,MiB,cores:` for each, and `;` after each container.
@@ -25,6 +40,11 @@ _SHARE = r"(GPU-[\w-]{1,60})(?:\[[\d-]{1,8}\])?,[^,;:]{0,60},(\d{1,9})(?=[,:;]|$
 _FIELDS = 5
 
 Source = Literal["label", "agent", "log", "selector", "nodes"]
+
+
+def is_accelerator(resource: str) -> bool:
+    """Whether a resource name is a GPU or another accelerator."""
+    return "/" in resource and (resource == _MOST_USUAL or re.fullmatch(_GPU_RESOURCES, resource) is not None)
 
 
 class Accelerator(msgspec.Struct, frozen=True, kw_only=True):

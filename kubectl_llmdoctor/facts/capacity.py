@@ -137,7 +137,7 @@ def _workload(pod: k8s.Pod, cluster: Cluster) -> str:
 
 def _idle_pods(node: Node) -> dict[tuple[str, str], int] | None:
     """By pod, the devices that it was given and on which nothing runs; None where nothing says."""
-    from kubectl_llmdoctor.facts.hardware import IDLE_BYTES, node_hardware
+    from kubectl_llmdoctor.facts.node_hardware import IDLE_BYTES, node_hardware
 
     hardware = node_hardware(node.cluster, node.name)
     if hardware is None or not hardware.devices:

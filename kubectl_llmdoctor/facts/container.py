@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from datetime import datetime
 from functools import cached_property
@@ -15,35 +14,23 @@ from kubectl_llmdoctor.engines.launch import EnvVar, Launch
 from kubectl_llmdoctor.engines.version import split_image
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts import k8s
+from kubectl_llmdoctor.facts.accelerator import is_accelerator
 from kubectl_llmdoctor.facts.answers import Answers
-from kubectl_llmdoctor.facts.logs import Log, Logs
+from kubectl_llmdoctor.facts.logs import Line, Log, Logs
 from kubectl_llmdoctor.facts.requests import gone, served
 from kubectl_llmdoctor.facts.units import milli, parse_time, units
+from kubectl_llmdoctor.facts.written import QuotedLog, written_ago
 from kubectl_llmdoctor.snapshot import Snapshot
 from kubectl_llmdoctor.tree import say
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor import platforms
+    from kubectl_llmdoctor.facts.cluster import Cluster
     from kubectl_llmdoctor.facts.pod import Pod
     from kubectl_llmdoctor.facts.troubles import Trouble
 
 #: Size of /dev/shm in a pod without a mount there: containerd and CRI-O both hard-code it.
 DEFAULT_SHM_BYTES = 64 * 2**20
-
-#: The one that nearly every pod asks for, which takes no expression to tell.
-_MOST_USUAL = "nvidia.com/gpu"
-
-#: Resources of which each is a GPU of its own, so that several can work as one; slices of one cannot.
-WHOLE_GPUS = frozenset({_MOST_USUAL, "amd.com/gpu"})
-
-#: HAMi gives the memory and the cores of an accelerator names of their own (`huawei.com/Ascend910B4-1-memory`, `-core`); they are amounts,
-#: no devices.
-_GPU_RESOURCES = (
-    r"nvidia\.com/(gpu|gpu\.shared|mig-[\w.]+)|amd\.com/(gpu|[a-z]+_nps\d)|gpu\.intel\.com/(i915|xe|tiles)|npu\.intel\.com/accel|"
-    r"habana\.ai/gaudi|google\.com/tpu|aws\.amazon\.com/(neuron|neuroncore|neurondevice)|"
-    r"huawei\.com/(Ascend\w[\w.-]*|ascend-[\w-]+)(?<!-memory)(?<!-core)|"
-    r"[\w-]+(\.[\w-]+)?\.(com|ai)/(gpu|mlu|vgpu|sgpu|dcu|gcu|xpu)|intel\.com/gpu|volcano\.sh/vgpu-number"
-)
 
 #: How the resources begin that are never a GPU of NVIDIA's.
 _OTHER_MAKERS = ("amd.com/", "gpu.intel.com/", "habana.ai/", "google.com/tpu", "aws.amazon.com/neuron", "huawei.com/")
@@ -67,11 +54,6 @@ _OF_GPUS = expression(r"(?i)cuda|nvidia|nvcr\.io|gpu")
 
 #: Digits of the largest port.
 _PORT_DIGITS = 5
-
-
-def is_accelerator(resource: str) -> bool:
-    """Whether a resource name is a GPU or another accelerator."""
-    return "/" in resource and (resource == _MOST_USUAL or re.fullmatch(_GPU_RESOURCES, resource) is not None)
 
 
 #: What `/health` answers beside the status 503 when the engine behind the server is dead; vLLM says nothing then, and
@@ -469,3 +451,17 @@ class Container:
 
 def _amount(resource: str, quantity: str | int | float | None) -> int | None:
     return None if quantity is None else milli(quantity) if resource == "cpu" else units(quantity)
+
+
+def served_until(line: Line, server: Container) -> float | None:
+    """How long a server that runs had run when it wrote a line; None where its log is of another clock, or has no times."""
+    cluster = server.pod.cluster
+    ran, ago = cluster.seconds_since(server.started), written_ago(line, cluster.now)
+    return None if ran is None or ago is None or isinstance(line.log.source, QuotedLog) else ran - ago
+
+
+def written_before(line: Line, server: Container, cluster: Cluster) -> bool:
+    """Whether another's line was written before this server started, as far as the time is known: it tells of another."""
+    ran = cluster.seconds_since(server.started)
+    ago = written_ago(line, cluster.now) if ran is not None else None
+    return ran is not None and ago is not None and ago > ran

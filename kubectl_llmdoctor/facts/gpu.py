@@ -14,8 +14,8 @@ from kubectl_llmdoctor.facts.accelerator import Accelerator, shares_of
 from kubectl_llmdoctor.facts.cluster import Cluster
 from kubectl_llmdoctor.facts.constraints import mismatches, tolerated
 from kubectl_llmdoctor.facts.container import Container
-from kubectl_llmdoctor.facts.hardware import node_hardware
 from kubectl_llmdoctor.facts.logs import Line, Logs
+from kubectl_llmdoctor.facts.node_hardware import node_hardware
 from kubectl_llmdoctor.facts.nodes import Node, Nodes
 from kubectl_llmdoctor.facts.units import GIB, MIB
 from kubectl_llmdoctor.facts.unknown import NOT_APPLICABLE, NotApplicable, Unknown

@@ -10,9 +10,9 @@ from types import MappingProxyType
 from msgspec.structs import replace
 
 from kubectl_llmdoctor.facts import k8s
+from kubectl_llmdoctor.facts.accelerator import is_accelerator
 from kubectl_llmdoctor.facts.cluster import Cluster
 from kubectl_llmdoctor.facts.constraints import HOSTNAME, integer, is_state_taint
-from kubectl_llmdoctor.facts.container import is_accelerator
 from kubectl_llmdoctor.facts.units import milli, units
 from kubectl_llmdoctor.facts.usage import Amounts
 from kubectl_llmdoctor.tree import say
@@ -294,7 +294,7 @@ class Node:
         """How many GPUs the driver sees, none of them partitioned; of a copy of a node nobody has seen any."""
         if self.like or self.name not in self.cluster.snapshot.nodes:
             return None
-        from kubectl_llmdoctor.facts.hardware import node_hardware  # only where the node was asked
+        from kubectl_llmdoctor.facts.node_hardware import node_hardware  # only where the node was asked
 
         hardware = node_hardware(self.cluster, self.name)
         return hardware.whole if hardware and hardware.whole == len(hardware.devices) else None

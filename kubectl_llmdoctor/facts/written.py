@@ -7,14 +7,9 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from kubectl_llmdoctor.facts.logs import Line, Log
 from kubectl_llmdoctor.snapshot import LogText
-
-if TYPE_CHECKING:
-    from kubectl_llmdoctor.facts.cluster import Cluster
-    from kubectl_llmdoctor.facts.container import Container
 
 #: So many lines before one at most stands the time of a traceback.
 _STAMPED = 30
@@ -113,26 +108,12 @@ def seconds_ago(line: Line, now: datetime | None) -> float | None:
     return ago if ago >= -_A_DAY else ago + _A_YEAR  # no line is of a day to come: it is of last year
 
 
-def served_until(line: Line, server: Container) -> float | None:
-    """How long a server that runs had run when it wrote a line; None where its log is of another clock, or has no times."""
-    cluster = server.pod.cluster
-    ran, ago = cluster.seconds_since(server.started), written_ago(line, cluster.now)
-    return None if ran is None or ago is None or isinstance(line.log.source, QuotedLog) else ran - ago
-
-
 def written_ago(line: Line, now: datetime | None) -> float | None:
     """How many seconds before the snapshot a line was written, by its own time or that of one shortly before it."""
     if (own := seconds_ago(line, now)) is not None:
         return own
     before = line.above(_STAMPED)[::-1]
     return next((ago for one in before if (ago := seconds_ago(one, now)) is not None), None)
-
-
-def written_before(line: Line, server: Container, cluster: Cluster) -> bool:
-    """Whether another's line was written before this server started, as far as the time is known: it tells of another."""
-    ran = cluster.seconds_since(server.started)
-    ago = written_ago(line, cluster.now) if ran is not None else None
-    return ran is not None and ago is not None and ago > ran
 
 
 def _uptime(line: Line) -> float | None:

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from kubectl_llmdoctor.expressions import expression
-from kubectl_llmdoctor.facts.container import is_accelerator
+from kubectl_llmdoctor.facts.accelerator import is_accelerator
 from kubectl_llmdoctor.facts.workload import Workload
 from kubectl_llmdoctor.fixes.paths import MASK, appended
 from kubectl_llmdoctor.fixes.shown import common_start

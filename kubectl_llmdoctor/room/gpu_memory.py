@@ -7,7 +7,7 @@ from functools import cached_property
 
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts import k8s
-from kubectl_llmdoctor.facts.container import is_accelerator
+from kubectl_llmdoctor.facts.accelerator import is_accelerator
 from kubectl_llmdoctor.facts.hardware import hardware_of
 from kubectl_llmdoctor.facts.k8s import Pod
 from kubectl_llmdoctor.facts.lengths import number_of

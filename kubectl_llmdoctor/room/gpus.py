@@ -7,8 +7,8 @@ from functools import cached_property
 from itertools import takewhile
 
 from kubectl_llmdoctor.expressions import expression
-from kubectl_llmdoctor.facts.accelerator import shares_of
-from kubectl_llmdoctor.facts.container import WHOLE_GPUS, Container
+from kubectl_llmdoctor.facts.accelerator import WHOLE_GPUS, shares_of
+from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.k8s import Node
 from kubectl_llmdoctor.facts.lengths import number_of
 from kubectl_llmdoctor.facts.units import GIB, units

@@ -17,13 +17,12 @@ from kubectl_llmdoctor.evidence import log_evidence
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.clients import clients, leads_here
 from kubectl_llmdoctor.facts.cluster import Cluster
-from kubectl_llmdoctor.facts.container import Container
+from kubectl_llmdoctor.facts.container import Container, written_before
 from kubectl_llmdoctor.facts.destinations import current_logs, engines_in, follow, logs_of
 from kubectl_llmdoctor.facts.logs import Line, Log, in_order
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.requests import PER_STRAY, answered, stray
 from kubectl_llmdoctor.facts.subject import Subject
-from kubectl_llmdoctor.facts.written import written_before
 from kubectl_llmdoctor.signatures.declared import Pattern, Signature
 from kubectl_llmdoctor.signatures.wording import capture, captured, finding, fits
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import msgspec
 
 from kubectl_llmdoctor.facts import k8s
-from kubectl_llmdoctor.facts.container import is_accelerator
+from kubectl_llmdoctor.facts.accelerator import is_accelerator
 from kubectl_llmdoctor.facts.events import Event
 from kubectl_llmdoctor.facts.nodes import Node
 from kubectl_llmdoctor.facts.pod import Pod

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from kubectl_llmdoctor.facts.container import is_accelerator
+from kubectl_llmdoctor.facts.accelerator import is_accelerator
 from kubectl_llmdoctor.facts.scheduling.pending import Pending
 from kubectl_llmdoctor.facts.scheduling.verdict import NodeVerdict, Reason, say_amount
 from kubectl_llmdoctor.report.document import Placement
