@@ -413,17 +413,15 @@ def _one_size(engine: Engine, other: Engine, there: str) -> Fix | None:
     )
 
 
+_OTHER_SIDE = {"prefill": "decode", "decode": "prefill"}
+
+
 def other_side(engine: Engine) -> Fix | None:
     """What lets the two sides of disaggregated serving understand each other, where the other one is there to be compared with."""
     if (apart := _sizes_apart(engine)) is not None:
         return apart
-    pod, other = engine.container.pod, {"prefill": "decode", "decode": "prefill"}.get(engine.side, "")
-    every = (Pod.of(item, pod.cluster) for item in pod.cluster.items("Pod", pod.namespace)) if other else ()
-    sides = [e for one in every if not one.leaving and not one.completed for e in engines_in(one) if e.side]
-    served = {_model(one) for one in sides if one.side == engine.side} - {_model(engine)}
-    # where several models are served so, each has sides of its own
-    peers = [one for one in sides if one.side == other and _model(one) not in served]
-    peers = [one for one in peers if _model(one) == _model(engine)] or peers
+    pod, other = engine.container.pod, _OTHER_SIDE.get(engine.side, "")
+    peers = _peers(engine, other) if other else []
     if not peers or pod.log_only:
         return _uneven(engine)
     if not any(peer.container.pod.ready for peer in peers):
@@ -440,9 +438,24 @@ def other_side(engine: Engine) -> Fix | None:
     nixl = engine.name == theirs.name == "vllm" and other == "prefill" and all(moves)
     if nixl and (apart := _one_size(engine, theirs, edited(theirs.container.pod))) is not None:
         return apart
+    return (_unlike(engine, theirs, other, where) if engine.name == theirs.name else None) or _uneven(engine)
+
+
+def _peers(engine: Engine, other: str) -> list[Engine]:
+    """The engines of the other side; where several models are served so, each has sides of its own."""
+    pod = engine.container.pod
+    every = (Pod.of(item, pod.cluster) for item in pod.cluster.items("Pod", pod.namespace))
+    sides = [e for one in every if not one.leaving and not one.completed for e in engines_in(one) if e.side]
+    served = {_model(one) for one in sides if one.side == engine.side} - {_model(engine)}
+    peers = [one for one in sides if one.side == other and _model(one) not in served]
+    return [one for one in peers if _model(one) == _model(engine)] or peers
+
+
+def _unlike(engine: Engine, theirs: Engine, other: str, where: str) -> Fix | None:
+    """A setting that both sides must have alike, and have not."""
     for name in _ALIKE_SETTINGS:
         ours, wanted = engine.explicit(name), theirs.explicit(name)
-        if engine.name != theirs.name or (ours.value if ours else None) == (wanted.value if wanted else None):
+        if (ours.value if ours else None) == (wanted.value if wanted else None):
             continue
         flag = OPTIONS.get(name, {}).get(engine.name, "")
         if wanted is not None and flag and isinstance(wanted.value, (str, int)):
@@ -451,7 +464,7 @@ def other_side(engine: Engine) -> Fix | None:
             )
         if ours is not None:
             return advice(f"Give {other} {ours.text} too, or take it away here ({where})")
-    return _uneven(engine)
+    return None
 
 
 def _older_than(engine: Engine, peers: list[Engine]) -> Fix | None:

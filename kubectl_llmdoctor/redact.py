@@ -344,12 +344,11 @@ def _mask_values(line: str, found: re.Match[str], name: str, kind: str) -> tuple
         text = masked = value[0]
         quoted = _re("quoted").match(text) is not None
         prose = spaced and ":" in sign and not quoted and not opened and " " not in text
-        doubtful = (
-            (flag and text.lstrip("\"'").startswith("-"))
-            or (not flag and not opened and _is_code(name, sign, text))
-            or (prose and kind not in ("password", "cookie") and not _plausible(text))
-        )
-        if not doubtful:
+        if flag:
+            doubtful = text.lstrip("\"'").startswith("-")
+        else:
+            doubtful = not opened and _is_code(name, sign, text)
+        if not doubtful and not (prose and kind not in ("password", "cookie") and not _plausible(text)):
             masked = _mask_literal(name, kind, text)
         if masked != text and not quoted and not flag and sign[0] in "\"'":
             masked = f"{sign[0]}{masked}{sign[0]}"  # {"password": 1234} stays JSON
@@ -360,13 +359,19 @@ def _mask_values(line: str, found: re.Match[str], name: str, kind: str) -> tuple
         out.append(comma[0])
         at = comma.end()
     if flag and kind == "api-key" and out and out[-1].strip("\"'").startswith("<masked:"):
-        while (gap := _re("next").match(line, at)) and (value := rule.match(line, gap.end())):
-            masked = _mask_literal(name, kind, value[0])
-            if masked == value[0] or not _more(name, value[0]):
-                break
-            out += gap[0], masked
-            at = value.end()
+        at = _further_keys(line, at, rule, name, out)
     return "".join(out), at
+
+
+def _further_keys(line: str, at: int, rule: re.Pattern[str], name: str, out: list[str]) -> int:
+    """Adds to `out` the keys that follow a first one after a flag which takes several, masked; where they end."""
+    while (gap := _re("next").match(line, at)) and (value := rule.match(line, gap.end())):
+        masked = _mask_literal(name, "api-key", value[0])
+        if masked == value[0] or not _more(name, value[0]):
+            break
+        out += gap[0], masked
+        at = value.end()
+    return at
 
 
 def _mask_settings(line: str) -> str:

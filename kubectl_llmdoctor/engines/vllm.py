@@ -708,33 +708,50 @@ def _rules(parser: Parser, form: str, plain: bool, built: bool, v1: bool) -> Non
 
     It may be `built` by somebody of a state between releases, and told whether to take its V1 engine.
     """
+    if form == "serve":
+        _model_as_flag(parser, built)
+    _tool_calls(parser, plain)
+    _batches(parser, v1)
+
+
+def _model_as_flag(parser: Parser, built: bool) -> None:
+    """`--model` of `vllm serve`: up to 0.8.0 the positional was required; up to 0.11.0 `--model X` (not `--model=X`) raised ValueError."""
+    model, known = parser.settings.get("model"), parser.dialect
+    if model is None or model.source != "flag" or not model.text.startswith("--model") or not known.known:
+        return
+    separate = not model.text.startswith("--model=")
+    if known.high <= SAMPLES.index("0.8.0") or (separate and known.high <= SAMPLES.index("0.11.0")):
+        detail = f"`vllm serve` of {known.named} takes the model as its first argument and refuses --model"
+        parser.problem("conflict", "--model", [Word("", model.text, model.path)], detail, not built)
+
+
+def _tool_calls(parser: Parser, plain: bool) -> None:
+    """Tools that are to be chosen by a parser which is not named, or which no release has."""
     settings, known = parser.settings, parser.dialect
-    model = settings.get("model")
-    written = model is not None and model.source == "flag" and model.text.startswith("--model")
-    if model is not None and written and form == "serve" and known.known:
-        # up to 0.8.0 the positional was required; up to 0.11.0 `--model X` (not `--model=X`) raised ValueError
-        separate = not model.text.startswith("--model=")
-        if known.high <= SAMPLES.index("0.8.0") or (separate and known.high <= SAMPLES.index("0.11.0")):
-            detail = f"`vllm serve` of {parser.dialect.named} takes the model as its first argument and refuses --model"
-            parser.problem("conflict", "--model", [Word("", model.text, model.path)], detail, not built)
-    choice = settings.get("enable_auto_tool_choice")
-    if choice is not None and choice.value is True and "tool_call_parser" not in settings:
+    choice, named = settings.get("enable_auto_tool_choice"), settings.get("tool_call_parser")
+    if choice is None or choice.value is not True:
+        return
+    if named is None:
         detail = "--enable-auto-tool-choice requires --tool-call-parser"
         sure = parser.known and known.known and known.since("0.9.0")
-        sure = sure and not any(problem.flag == "--tool-call-parser" for problem in parser.problems)
-        parser.refuse(choice, detail, sure)
-    named = settings.get("tool_call_parser")
-    if choice is not None and choice.value is True and named is not None and "tool_parser_plugin" not in settings:
-        name = str(named.value)
-        if name not in TOOL_PARSERS:
-            from difflib import get_close_matches
+        parser.refuse(choice, detail, sure and all(problem.flag != "--tool-call-parser" for problem in parser.problems))
+        return
+    name = str(named.value)
+    if name in TOOL_PARSERS or "tool_parser_plugin" in settings:
+        return
+    from difflib import get_close_matches
 
-            near = [other for other in TOOL_PARSERS if other.startswith(name)]
-            # deepseek_r1 is not deepseek_v3
-            near = near or get_close_matches(name[:80], TOOL_PARSERS, n=1, cutoff=0.9)
-            detail = f"--tool-call-parser is {name!r}, which no release of vLLM has"
-            detail += f" (it has {', '.join(near)})" if near else ""
-            parser.refuse(named, detail, known.known and plain, "bad-value")
+    near = [other for other in TOOL_PARSERS if other.startswith(name)]
+    # deepseek_r1 is not deepseek_v3
+    near = near or get_close_matches(name[:80], TOOL_PARSERS, n=1, cutoff=0.9)
+    detail = f"--tool-call-parser is {name!r}, which no release of vLLM has"
+    detail += f" (it has {', '.join(near)})" if near else ""
+    parser.refuse(named, detail, known.known and plain, "bad-value")
+
+
+def _batches(parser: Parser, v1: bool) -> None:
+    """Batches that hold fewer tokens than there may be requests, or than a prompt that is not cut may have."""
+    settings, known = parser.settings, parser.dialect
     tokens, sequences = settings.get("max_num_batched_tokens"), settings.get("max_num_seqs")
     if tokens and sequences and tokens.value < sequences.value:
         detail = (
@@ -742,11 +759,11 @@ def _rules(parser: Parser, form: str, plain: bool, built: bool, v1: bool) -> Non
         )
         parser.refuse(tokens, detail)
     length, chunked = settings.get("max_model_len"), settings.get("enable_chunked_prefill")
-    whole = tokens is not None and length is not None and isinstance(length.value, int)
+    if not tokens or not length or not isinstance(length.value, int) or tokens.value >= length.value:
+        return
     # the V1 engine of 0.8 to 0.11 chunks prompts all the same
     before, since = known.until("0.7.3"), known.since("0.12.0")
-    heeded = not known.known or before or since
-    if not (tokens and length and whole and heeded and tokens.value < length.value):
+    if known.known and not before and not since:
         return
     # of V0 it is the default but for contexts of more than 32768 tokens (EngineArgs.create_engine_config)
     if chunked.value is False if chunked else before and not v1 and length.value <= 1 << 15:

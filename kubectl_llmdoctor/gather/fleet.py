@@ -379,42 +379,49 @@ class _Fleet:
 
     def _settle(self) -> None:
         """Keeps of all lists what is about the pods that serve; needs everything to be here."""
-        pot = self._pot
         owned = {uid for pod in self._pods for uid in _owners(pod)}
+        self._keep_revisions()
+        self._keep_rows()
+        self._keep_events(owned)
+
+    def _keep_revisions(self) -> None:
+        """The revisions of workloads: what a rollout changed is told of what is broken; elsewhere one only leads to its Deployment."""
         explained = {uid for pod in self._pods if key_of(pod) in self._explained for uid in _owners(pod)}
         for rows in self._revisions.values():
             revisions = [typed(msgspec.json.decode(text), _REPLICA_SET) for _, text in rows]
-            # What a rollout changed is told of what is broken; elsewhere a revision only leads to its Deployment.
             told = any(str(meta(obj).get("uid")) in explained for obj in revisions)
             for obj in revisions:
                 if not told and _owners(obj):
                     obj["spec"] = {key: value for key, value in obj["spec"].items() if key != "template"}
-                pot.add(obj)
+                self._pot.add(obj)
+
+    def _keep_rows(self) -> None:
+        """Of each list what is around the pods that serve; where a pod waits for a place, the volumes of all others count."""
+        pot = self._pot
         served = {namespace for namespace, _ in self.serving}
         served |= {namespace_of(obj) for obj in pot.whole() if obj.get("kind") in ("Deployment", "StatefulSet")}
         claims = {(namespace_of(pod), name) for pod in self._pods for name in related.claims(pod)}
-        # Where a pod waits for a place, the volumes of all others count.
         waiting = any(map(related.is_unscheduled, self._pods))
         for kind, texts in self._rows.items():
             around = any(kind.key == row.key for row in _AROUND)
             volumes = kind.kind in ("PersistentVolumeClaim", "PersistentVolume")
+            of_claims = volumes and not waiting
             for text in texts:
                 obj = typed(msgspec.json.decode(text), kind)
-                if volumes and not waiting:
+                if of_claims:
                     claim = (obj.get("spec") or {}).get("claimRef") or meta(obj)
                     wanted = (str(claim.get("namespace") or ""), str(claim.get("name") or "")) in claims
                 else:
                     wanted = volumes or not around or namespace_of(obj) in served
                 if wanted:
                     pot.add(obj)
-            if volumes and not waiting:
+            if of_claims:
                 for namespace, name in claims if around else ():
                     pot.mark(kind.kind, namespace, f"metadata.name={name}")
                 continue
             for namespace in sorted(served) if around and not volumes else [self._where(kind)]:
                 pot.mark(kind.kind, namespace)
         self._rows.clear()
-        self._keep_events(owned)
 
     def _keep_events(self, owned: set[str]) -> None:
         """The events about what is explained, its owners and the GPU nodes; of other pods only the warnings."""
