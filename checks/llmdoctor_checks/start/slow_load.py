@@ -63,6 +63,11 @@ _TOOK = (
 )
 _TAKEN = ("Loading weights took", "Model loading took", "Loading model weights took")
 _TAKEN_V0 = _TAKEN[-1]
+#: What vLLM counts with the loading of a model though no disk is slow for it: the download, of a draft model as well.
+_DOWNLOADED, _DOWNLOAD = (
+    "Time spent downloading weights",
+    r"Time spent downloading weights for (\S{1,200}): (\d{1,9}(?:\.\d+)?) seconds",
+)
 _BEGIN, _END = "Load weight begin", "Load weight end"
 
 #: Ollama's, with OLLAMA_DEBUG: which share of a model is loaded, and that it is; such a load is slow when it takes so long in all
@@ -101,7 +106,7 @@ _IN_ONE_PIECE = {
 }
 
 
-@check("slow-load", since="0.1", literals=(_SHARDS, _PACE, *_TAKEN, _BEGIN, _END, _PROGRESS, _LOADED))
+@check("slow-load", since="0.1", literals=(_SHARDS, _PACE, *_TAKEN, _DOWNLOADED, _BEGIN, _END, _PROGRESS, _LOADED))
 def slow_load(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | None) -> Iterator[Finding]:
     """The weights are read slowly, or not within the time that the engine gives itself.
 
@@ -314,12 +319,28 @@ def _last(line: Line) -> bool:
 
 def _took(log: Log) -> tuple[float, Line] | None:
     """How long the slowest rank read, by what it says itself or by the times of two lines."""
-    found = [(float(said[1] or said[2]), line) for text in (*_TAKEN, _END) for line, said in log.matching(_TOOK, text)]
+    found = [
+        (_read_alone(float(said[1] or said[2]), line), line)
+        for text in (*_TAKEN, _END)
+        for line, said in log.matching(_TOOK, text)
+    ]
     if not found:
         begins, ends = list(log.find(_BEGIN)), list(log.find(_END))
         seconds = seconds_between(begins[0], ends[-1]) if begins and ends else None
         found = [(seconds, ends[-1])] if seconds is not None else []
     return max((*found, *_since_the_line_before(log)), key=lambda one: one[0], default=None)
+
+
+def _read_alone(took: float, line: Line) -> float:
+    """The time that the line tells, less the downloads within it: each rank tells how long it waited for the same one."""
+    if "Model loading took" not in line.text:
+        return took
+    longest: dict[str, float] = {}
+    for other, said in line.log.matching(_DOWNLOAD, _DOWNLOADED):
+        since = seconds_between(other, line) if other.number < line.number else None
+        if since is not None and since <= took:
+            longest[said[1]] = max(float(said[2]), longest.get(said[1], 0))
+    return max(0, took - sum(longest.values()))
 
 
 def _since_the_line_before(log: Log) -> Iterator[tuple[float, Line]]:
