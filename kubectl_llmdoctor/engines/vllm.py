@@ -632,7 +632,7 @@ _SUCCESSORS = {
 def read(start: Start) -> Engine:
     """The configuration of one vLLM process."""
     version, _ = version_of(start)
-    form = start.form or _implied_form(version)
+    form = start.form or _implied_form(start.launch.image, version)
     parser = Parser(version, form, start.files)
     args = list(start.args)
     if start.implied:
@@ -665,9 +665,12 @@ def read(start: Start) -> Engine:
     return build(start, settings, problems, rows, parser.known, parser.unresolved)
 
 
-def _implied_form(version: str | None) -> str:
-    """The official image's entrypoint: api_server up to 0.11.0, `vllm serve` from 0.12.0, in between not known."""
-    if at_least(version, "0.12.0"):
+def _implied_form(image: str, version: str | None) -> str:
+    """The official image's entrypoint: api_server up to 0.11.0, `vllm serve` from 0.12.0, in between not known.
+
+    LMCache's image bears the same name and has always started `vllm serve` (docker/Dockerfile of LMCache).
+    """
+    if at_least(version, "0.12.0") or f"/{split_image(image)[0].lower()}".endswith("/lmcache/vllm-openai"):
         return "serve"
     return "api_server" if version and at_least("0.11.0", version) else ""
 
