@@ -668,7 +668,7 @@ def read(start: Start) -> Engine:
 def _implied_form(image: str, version: str | None) -> str:
     """The official image's entrypoint: api_server up to 0.11.0, `vllm serve` from 0.12.0, in between not known.
 
-    LMCache's image bears the same name and has always started `vllm serve` (docker/Dockerfile of LMCache).
+    LMCache's image bears the same name and starts `vllm serve` (docker/Dockerfile of LMCache).
     """
     if at_least(version, "0.12.0") or f"/{split_image(image)[0].lower()}".endswith("/lmcache/vllm-openai"):
         return "serve"
