@@ -67,10 +67,13 @@ _GROUPED = (
     "ray.io/cluster",
     "ray.io/node-type",
     "nvidia.com/dynamo-graph-deployment-name",
+    "stormservice.orchestration.aibrix.ai/podset-name",
 )
-_GROUPED_KINDS = frozenset(
-    {"LeaderWorkerSet", "RayCluster", "RayService", "RayJob", "LLMInferenceService", "StormService"}
-)
+_GROUPED_KINDS = frozenset({"LeaderWorkerSet", "RayCluster", "RayService", "RayJob", "LLMInferenceService"})
+
+#: Slices that are a whole GPU each, of one whose MIG mode wants driver 575: NVIDIA says that a process sees one slice of drivers up to
+#: CUDA 12's first (R525), and people measured vLLM with tensor parallelism over two of these.
+_WHOLE_SLICES = frozenset({"nvidia.com/mig-4g.96gb"})
 
 #: Engines that learn of further nodes by `--nnodes`.
 _NODES_BY_FLAG = frozenset({"vllm", "sglang"})
@@ -172,7 +175,8 @@ def gpu_count_mismatch(
 
     Within a container its GPUs count from 0: a `CUDA_VISIBLE_DEVICES` with their numbers on the node hides them all.
 
-    Several MIG slices are not several GPUs: CUDA shows a process only one of them. Several replicas of a time-sliced GPU
+    Several MIG slices are not several GPUs: CUDA shows a process only one of them, unless each is a whole GPU of the newest kind
+    (`4g.96gb` of RTX PRO 6000). Several replicas of a time-sliced GPU
     may all be the same GPU: 5, 7 or 10 GPUs for one worker, numbers that no machine has, are noted for that reason, and so
     are those of a vLLM that is told to leave more than a fifth of a GPU's memory alone, and any beside a ConfigMap by which
     NVIDIA's device plugin shares GPUs.
@@ -411,6 +415,8 @@ def _not_whole(engine: Engine, workers: int, device: Accelerator | None) -> Iter
     slices = _slices(container)
     if not slices and device is not None and device.gpu.profile:
         slices = f"nvidia.com/gpu ({device.gpu.name})"
+    if slices in _WHOLE_SLICES:
+        return
     if slices:
         yield Finding(
             role="risk",
