@@ -456,6 +456,7 @@ def _idle(engine: Engine, workers: int, gpus: int) -> Iterator[Finding]:
     # who leaves a part of the memory alone shares the GPU with somebody, and then several of them may be one
     shared = gpus in _NO_NODE_HAS or (engine.name == "vllm" and _small_share(engine)) or _sliced(engine.pod.cluster)
     shares = "nvidia.com/gpu" in container.accelerators and shared
+    ranks = _ranks_of_connector(engine, gpus)
     yield Finding(
         role="note" if shares else "risk",
         confidence="possible" if shares else "likely",
@@ -466,13 +467,34 @@ def _idle(engine: Engine, workers: int, gpus: int) -> Iterator[Finding]:
             else f"{gpus - workers} {'stays' if gpus - workers == 1 else 'stay'} reserved and idle."
         ),
         evidence=tuple(_evidence(engine)),
-        fix=fixes.advice(
+        fix=fixes.set_flag(
+            engine,
+            "data_parallel_size",
+            "--data-parallel-size",
+            str(ranks),
+            f"Set --data-parallel-size {ranks}, as --kv-transfer-config says of this side (dp_size)",
+        )
+        if ranks
+        else fixes.advice(
             f"Ask for {workers} in {fixes.edited(engine.pod)}: workers on shares of one GPU are no faster"
             if shares
             else (f"Run {gpus} replicas" if engine.name == "tei" else f"Use them ({seen}{flag} {more}{replicas})")
             + f", or ask for {workers} in {fixes.edited(engine.pod)}"
         ),
     )
+
+
+def _ranks_of_connector(engine: Engine, gpus: int) -> int:
+    """The data parallel ranks that Mooncake's connector is told of its own side, where they make use of all GPUs; 0 otherwise."""
+    told = engine.value("kv_transfer_config")
+    if not isinstance(told, dict) or engine.explicit("data_parallel_size"):
+        return 0
+    role = dig(told, "kv_role")
+    side = {"kv_producer": "prefill", "kv_consumer": "decode"}.get(str(role), "")
+    ranks, each = (dig(told, f"kv_connector_extra_config.{side}.{size}") for size in ("dp_size", "tp_size"))
+    if not (isinstance(ranks, int) and isinstance(each, int)) or each != engine.value("tensor_parallel_size", 1):
+        return 0
+    return ranks if ranks * each == gpus else 0
 
 
 def _has_rank(engine: Engine, number: int) -> bool:
