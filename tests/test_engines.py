@@ -357,6 +357,8 @@ def test_what_a_tag_says(tag: str, version: str | None) -> None:
         ("sglang", "registry.example/mooncake:0.3.7.post2-sglang0.5.5.post3-deepep", "0.5.5.post3"),
         ("sglang", "rocm/sgl-dev:v0.5.3-rocm700-mi35x-20251010", "0.5.3"),
         ("sglang", "nvcr.io/nvidia/sglang:25.10-py3", None),
+        ("ollama", "registry.example/serving/ollama-ubi9:0.5.7", "0.5.7"),
+        ("ollama", "registry.example/serving/ollama-proxy:0.5.7", None),
         ("tgi", "registry.example/huggingface-pytorch-tgi-inference:2.4.0-tgi3.0.1-gpu-py311-cu124", "3.0.1"),
         ("tgi", "ghcr.io/huggingface/text-generation-inference:3.1.1-intel-cpu", "3.1.1"),
         ("tei", "ghcr.io/huggingface/text-embeddings-inference:89-1.6", "1.6"),

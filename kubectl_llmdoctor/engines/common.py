@@ -148,6 +148,9 @@ _FOREIGN = (
     "leapfrogai/",
 )
 
+#: The base that an image was built anew on keeps the version of what is in it: ollama-ubi9:0.5.7.
+_BASE = expression(r"-ubi\d{1,2}$")
+
 # Names under which pip installs an engine.
 _PACKAGES = {"vllm": "vllm", "sglang": "sglang", "lmdeploy": "lmdeploy", "tensorrt-llm": "tensorrt-llm"}
 
@@ -207,7 +210,7 @@ def version_of_image(engine: str, image: str, labels: Mapping[str, str]) -> tupl
         return (build[0], f"image tag {tag}") if build else (None, "")
     names, plausible = _OWN.get(engine, ((), ()))
     own = (
-        last in names
+        _BASE.sub("", last) in names
         or (engine == "nim" and "/nim/" in f"/{lower}/")
         or (engine == "vllm" and last.startswith("vllm-openai-"))
     )

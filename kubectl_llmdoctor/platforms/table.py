@@ -28,7 +28,8 @@ class Row(msgspec.Struct, frozen=True):
 
     path: str
     labels: tuple[tuple[str, str], ...] = ()
-    #: pods of one replica: a dotted path to their number; empty for one, `?` where it is not known
+    #: pods of one replica: a dotted path to their number, from the element on where it begins with a dot; empty for one, `?` where it is
+    #: not known
     nodes: str = ""
     #: a pod spec stands there without metadata
     bare: bool = False
@@ -119,9 +120,11 @@ ROWS: dict[tuple[str, str], tuple[Row, ...]] = {
     ("grove.io", "PodClique"): (Row("spec.podSpec", nodes="?", bare=True),),
     # vllm-project/aibrix api/orchestration/v1alpha1, pkg/controller/constants/stormservice.go
     ("orchestration.aibrix.ai", "StormService"): (
-        Row("spec.template.spec.roles.*.template", (("role-name", "{}"),), nodes="?"),
+        Row("spec.template.spec.roles.*.template", (("role-name", "{}"),), nodes=".podGroupSize"),
     ),
-    ("orchestration.aibrix.ai", "RoleSet"): (Row("spec.roles.*.template", (("role-name", "{}"),), nodes="?"),),
+    ("orchestration.aibrix.ai", "RoleSet"): (
+        Row("spec.roles.*.template", (("role-name", "{}"),), nodes=".podGroupSize"),
+    ),
     ("orchestration.aibrix.ai", "PodSet"): (Row("spec.template", nodes="spec.podGroupSize"),),
     # volcano-sh/kthena pkg/apis/workload/v1alpha1/servinggroup_types.go, labels.go
     ("workload.serving.volcano.sh", "ModelServing"): (
@@ -236,7 +239,7 @@ def of_row(raw: Json, row: Row) -> list[Template]:
         if row.bare and row.path == "spec.podSpec":  # a PodClique has its labels on itself
             pod = {"metadata": table(raw.get("metadata")), "spec": tree}
         at = pointer if row.bare else f"{pointer}/spec"
-        name = ""
+        name, element = "", None
         if stars:
             key, element = stars[-1]
             name = str(element.get("name") or key) if isinstance(element, dict) else key
@@ -248,7 +251,9 @@ def of_row(raw: Json, row: Row) -> list[Template]:
                 base=show(raw, at),
                 part=row.part.format(name),
                 labels={key: value.format(name, name.lower()) for key, value in row.labels},
-                nodes=_nodes(raw, row.nodes),
+                nodes=_of_element(table(element), row.nodes[1:])
+                if row.nodes.startswith(".")
+                else _nodes(raw, row.nodes),
                 context=row.context,
                 partial=row.partial,
                 immutable=row.immutable,
@@ -276,3 +281,11 @@ def _nodes(raw: Json, path: str) -> int | None:
         return None
     sizes = [tree for _, tree, _ in expand(raw, path) if isinstance(tree, int)]
     return sizes[0] if sizes else 1
+
+
+def _of_element(element: Json, field: str) -> int | None:
+    """The pods of one replica by a field of the part, which is one without it; ranks may also be counted as replicas of the part."""
+    size = element.get(field)
+    if isinstance(size, int):
+        return max(size, 1)
+    return 1 if size is None and element.get("replicas") in (None, 1) else None

@@ -67,10 +67,13 @@ _GROUPED = (
     "ray.io/cluster",
     "ray.io/node-type",
     "nvidia.com/dynamo-graph-deployment-name",
+    "stormservice.orchestration.aibrix.ai/podset-name",
 )
-_GROUPED_KINDS = frozenset(
-    {"LeaderWorkerSet", "RayCluster", "RayService", "RayJob", "LLMInferenceService", "StormService"}
-)
+_GROUPED_KINDS = frozenset({"LeaderWorkerSet", "RayCluster", "RayService", "RayJob", "LLMInferenceService"})
+
+#: Slices that are a whole GPU each, of one whose MIG mode wants driver 575: NVIDIA says that a process sees one slice of drivers up to
+#: CUDA 12's first (R525), and people measured vLLM with tensor parallelism over two of these.
+_WHOLE_SLICES = frozenset({"nvidia.com/mig-4g.96gb"})
 
 #: Engines that learn of further nodes by `--nnodes`.
 _NODES_BY_FLAG = frozenset({"vllm", "sglang"})
@@ -172,7 +175,8 @@ def gpu_count_mismatch(
 
     Within a container its GPUs count from 0: a `CUDA_VISIBLE_DEVICES` with their numbers on the node hides them all.
 
-    Several MIG slices are not several GPUs: CUDA shows a process only one of them. Several replicas of a time-sliced GPU
+    Several MIG slices are not several GPUs: CUDA shows a process only one of them, unless each is a whole GPU of the newest kind
+    (`4g.96gb` of RTX PRO 6000). Several replicas of a time-sliced GPU
     may all be the same GPU: 5, 7 or 10 GPUs for one worker, numbers that no machine has, are noted for that reason, and so
     are those of a vLLM that is told to leave more than a fifth of a GPU's memory alone, and any beside a ConfigMap by which
     NVIDIA's device plugin shares GPUs.
@@ -411,6 +415,8 @@ def _not_whole(engine: Engine, workers: int, device: Accelerator | None) -> Iter
     slices = _slices(container)
     if not slices and device is not None and device.gpu.profile:
         slices = f"nvidia.com/gpu ({device.gpu.name})"
+    if slices in _WHOLE_SLICES:
+        return
     if slices:
         yield Finding(
             role="risk",
@@ -450,6 +456,7 @@ def _idle(engine: Engine, workers: int, gpus: int) -> Iterator[Finding]:
     # who leaves a part of the memory alone shares the GPU with somebody, and then several of them may be one
     shared = gpus in _NO_NODE_HAS or (engine.name == "vllm" and _small_share(engine)) or _sliced(engine.pod.cluster)
     shares = "nvidia.com/gpu" in container.accelerators and shared
+    ranks = _ranks_of_connector(engine, gpus)
     yield Finding(
         role="note" if shares else "risk",
         confidence="possible" if shares else "likely",
@@ -460,13 +467,34 @@ def _idle(engine: Engine, workers: int, gpus: int) -> Iterator[Finding]:
             else f"{gpus - workers} {'stays' if gpus - workers == 1 else 'stay'} reserved and idle."
         ),
         evidence=tuple(_evidence(engine)),
-        fix=fixes.advice(
+        fix=fixes.set_flag(
+            engine,
+            "data_parallel_size",
+            "--data-parallel-size",
+            str(ranks),
+            f"Set --data-parallel-size {ranks}, as --kv-transfer-config says of this side (dp_size)",
+        )
+        if ranks
+        else fixes.advice(
             f"Ask for {workers} in {fixes.edited(engine.pod)}: workers on shares of one GPU are no faster"
             if shares
             else (f"Run {gpus} replicas" if engine.name == "tei" else f"Use them ({seen}{flag} {more}{replicas})")
             + f", or ask for {workers} in {fixes.edited(engine.pod)}"
         ),
     )
+
+
+def _ranks_of_connector(engine: Engine, gpus: int) -> int:
+    """The data parallel ranks that Mooncake's connector is told of its own side, where they make use of all GPUs; 0 otherwise."""
+    told = engine.value("kv_transfer_config")
+    if not isinstance(told, dict) or engine.explicit("data_parallel_size"):
+        return 0
+    role = dig(told, "kv_role")
+    side = {"kv_producer": "prefill", "kv_consumer": "decode"}.get(str(role), "")
+    ranks, each = (dig(told, f"kv_connector_extra_config.{side}.{size}") for size in ("dp_size", "tp_size"))
+    if not (isinstance(ranks, int) and isinstance(each, int)) or each != engine.value("tensor_parallel_size", 1):
+        return 0
+    return ranks if ranks * each == gpus else 0
 
 
 def _has_rank(engine: Engine, number: int) -> bool:
