@@ -6,6 +6,7 @@ Sources: kubelet `cm/topologymanager/topology_manager.go`, `cm/memorymanager/pol
 
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from kubectl_llmdoctor.api import (
     Cluster,
@@ -30,6 +31,21 @@ _MOST = 4
 
 _CPUS = r"not enough cpus available to satisfy request(?:: requested=(?P<asked>\d+), available=(?P<free>\d+))?"
 _CORES = r"requested (?P<asked>\d+) cpus not multiple cpus per core = (?P<threads>\d+)"
+
+
+class _Refusal(NamedTuple):
+    """Which of the kubelet's managers refused the pod, what to do, and whether a NUMA node is what lacks something."""
+
+    summary: str
+    advice: str
+    of_numa: bool = False
+
+
+#: What keeps one NUMA node free.
+_APART = fixes.platform(
+    "Keep pods of one GPU and pods of a whole socket on different nodes, or let the kubelet prefer one NUMA node "
+    "instead of insisting on it (topologyManagerPolicy: best-effort)"
+)
 
 
 @check("topology-refused", since="0.3")
@@ -63,14 +79,13 @@ def topology_refused(pod: Pod, node: Node | None, subject: Subject, cluster: Clu
         return
     where = pod.spec.node_name or "its node"
     said = _said(pod, where, _free(pod, node, cluster) if node else "")
-    if not said:
+    if said is None:
         return
     asked = [f"{amount} {name}" for name, amount in pod.accelerators.items()]
-    summary, advice = said
     left = without_it(pod, subject)
     yield Finding(
         confidence="certain",
-        summary=summary,
+        summary=said.summary,
         evidence=(
             pod_evidence(pod, "status", f"{status.reason}: {status.message}"),
             *(pod_evidence(pod, "resources", text) for text in asked),
@@ -82,14 +97,16 @@ def topology_refused(pod: Pod, node: Node | None, subject: Subject, cluster: Clu
         else (
             *_rounded(pod),
             fixes.advice(
-                f"{advice}{fixes.lone(pod)}", fixes.pods_on(where), f"kubectl -n {pod.namespace} delete pod {pod.name}"
+                f"{said.advice}{fixes.lone(pod)}",
+                fixes.pods_on(where),
+                f"kubectl -n {pod.namespace} delete pod {pod.name}",
             ),
-            *_apart(summary),
+            *((_APART,) if said.of_numa else ()),
         ),
     )
 
 
-def _said(pod: Pod, where: str, free: str) -> tuple[str, str] | None:
+def _said(pod: Pod, where: str, free: str) -> _Refusal | None:
     """Which of the kubelet's managers refused the pod, and what to do; None where another did."""
     status = pod.status
     if status.reason == "TopologyAffinityError":
@@ -97,28 +114,30 @@ def _said(pod: Pod, where: str, free: str) -> tuple[str, str] | None:
         # one device lies on one NUMA node by itself: there it is what should come from the same that is short
         beside = [text for amount, text in _beside(pod) if amount] if sum(pod.accelerators.values()) < 2 else []
         wants = [*wants, *beside] or ["its CPUs and memory"]
-        said = ", ".join(wants[:-1]) + " and " * (len(wants) > 1) + wants[-1]
-        return (
-            f"The kubelet of {where} refused it: {said} are not free together on one NUMA node there{free}.",
+        named = ", ".join(wants[:-1]) + " and " * (len(wants) > 1) + wants[-1]
+        return _Refusal(
+            f"The kubelet of {where} refused it: {named} are not free together on one NUMA node there{free}.",
             f"Move small pods off {where}{_small(pod)} until one socket is free, then delete the refused pod",
+            of_numa=True,
         )
     if status.reason == "SMTAlignmentError":
         cores = re.search(_CORES, status.message)
         asked = f": it asks for {cores['asked']} CPUs, and a core has {cores['threads']}" if cores else ""
-        return (
+        return _Refusal(
             f"The kubelet of {where} gives whole cores only (full-pcpus-only){asked}.",
             "Ask for a number of CPUs that fills whole cores, then delete the refused pod",
         )
     if status.reason != "UnexpectedAdmissionError":
         return None
     if "[memorymanager]" in status.message:
-        return (
+        return _Refusal(
             f"The memory manager of the kubelet of {where} refused it: no NUMA node has the memory that it asks for.",
             f"Ask for less memory, or move pods off {where} until one NUMA node has enough, then delete the refused pod",
+            of_numa=True,
         )
     if cpus := re.search(_CPUS, status.message):
         numbers = f": {cpus['asked']} asked, {cpus['free']} left" if cpus["asked"] else ""
-        return (
+        return _Refusal(
             f"The CPU manager of the kubelet of {where} refused it: too few exclusive CPUs are left{numbers}.",
             f"Ask for fewer CPUs, or move pods off {where}, then delete the refused pod",
         )
@@ -163,15 +182,6 @@ def _beside(pod: Pod) -> tuple[tuple[int, str], ...]:
     asked = requests_of(pod.obj)
     cpus, memory = asked.get("cpu", 0), asked.get("memory", 0)
     return (cpus, f"{cpus / 1000:g} CPUs"), (memory, f"{say_bytes(memory)} of memory")
-
-
-def _apart(summary: str) -> Iterator[Fix]:
-    """What keeps one NUMA node free, where it is a NUMA node that lacks something."""
-    if "NUMA node" in summary:
-        yield fixes.platform(
-            "Keep pods of one GPU and pods of a whole socket on different nodes, or let the kubelet prefer one NUMA node "
-            "instead of insisting on it (topologyManagerPolicy: best-effort)"
-        )
 
 
 def _free(pod: Pod, node: Node, cluster: Cluster) -> str:
