@@ -653,6 +653,10 @@ _NOT_MOUNTED = ("", "ContainerCreating", "PodInitializing")
 _USED_BY = expression(r"already used by pod\(s\) (.{1,200})")
 
 
+#: Claims of a pod, each with another pod that uses it on another node.
+_Users = list[tuple[VolumeClaim, k8s.Pod]]
+
+
 def _attached_elsewhere(pod: Pod, workload: Workload | None, events: Events) -> Iterator[Finding]:
     """A pod that has a node and waits for a volume that another node has."""
     if any(c.running for c in pod.containers):
@@ -668,50 +672,65 @@ def _attached_elsewhere(pod: Pod, workload: Workload | None, events: Events) -> 
     users = [
         (c, u) for c in claims for u in users_of(pod.cluster, pod, c.name) if u.spec.node_name != pod.spec.node_name
     ]
-    named = _USED_BY.search(failed[-1].message)
-    held = _HELD.search(failed[-1].message)
-    machine = held["machine"] if held else None
-    holder = f" ({machine})" if machine else f", where {named[1].rstrip('.')} uses it" if named else ""
-    summary = f"A volume of it is still attached to another node{holder}, and can be attached to one only"
+    said = failed[-1].message
+    lost = next((name for _, user in users if (name := _gone(pod.cluster, user.spec.node_name))), None)
+    ended = _ended(pod, users[0][1]) if users and not lost else None
+    why, ways = "", _to_free(pod, workload, users, said)
+    if lost:
+        why, ways = f". Node {lost} no longer reports, so that nobody detaches it", [_out_of_service(lost)]
+    elif ended:
+        why, ways = ". It was deleted, and has not ended in its grace period", [ended, *_to_share(users, said)]
+    yield Finding(
+        confidence="certain" if users else "likely",
+        summary=f"{_held_where(pod, users, said)}{why}.",
+        evidence=(event_evidence(failed[-1], pod.cluster), *(e for c in claims for e in _quotes(pod, c))),
+        explains=("volume-mount-failed", "not-ready", "rollout-stuck"),
+        fixes=tuple(ways),
+    )
+
+
+def _held_where(pod: Pod, users: _Users, said: str) -> str:
+    """Who has the volume, by the pods that were read, else by what the event says."""
     if users:
         claim, user = users[0]
-        summary = (
+        return (
             f"Claim {claim.name} can be mounted on one node at a time, and {user.metadata.name} has it on "
             f"{user.spec.node_name}; this pod was placed on {pod.spec.node_name}"
         )
+    machine, named = _machine(said), _USED_BY.search(said)
+    holder = f" ({machine})" if machine else f", where {named[1].rstrip('.')} uses it" if named else ""
+    return f"A volume of it is still attached to another node{holder}, and can be attached to one only"
+
+
+def _machine(said: str) -> str | None:
+    held = _HELD.search(said)
+    return held["machine"] if held else None
+
+
+def _to_share(users: _Users, said: str) -> list[Fix]:
+    """What lets several pods have the volume; before that what detaches it, where it is the cloud that still holds it."""
     there = f" ({users[0][1].spec.node_name} now)" if users else ""
-    answers = [fixes.advice(f"Have all pods that share the claim run on one node{there}, or use ReadWriteMany storage")]
-    if "Multi-Attach error" not in failed[-1].message:  # Kubernetes itself passes it for free
-        answers.insert(0, _detached(machine))
+    share = fixes.advice(f"Have all pods that share the claim run on one node{there}, or use ReadWriteMany storage")
+    # Kubernetes itself passes it for free
+    return [share] if "Multi-Attach error" in said else [_detached(_machine(said)), share]
+
+
+def _to_free(pod: Pod, workload: Workload | None, users: _Users, said: str) -> list[Fix]:
+    """What lets this pod have the volume, whose holder runs."""
+    ways = _to_share(users, said)
     own = bool(workload and users and _made_by(users[0][1], workload, pod.cluster))
-    ended = _ended(pod, users[0][1]) if users else None
-    if lost := next((n for _, user in users if (n := _gone(pod.cluster, user.spec.node_name))), None):
-        summary += f". Node {lost} no longer reports, so that nobody detaches it"
-        answers = [_out_of_service(lost)]
-    elif ended:
-        summary += ". It was deleted, and has not ended in its grace period"
-        answers.insert(0, ended)
-    elif workload and workload.kind == "Deployment" and own:
-        text = f"Let the old pod go before the new one is made: strategy Recreate in {workload.ref}"
-        answers.insert(0, fixes.set_field(workload.item, "/spec/strategy", {"type": "Recreate"}, text, op="add"))
-    if users and not own and not lost and not ended:  # to scale its own workload down would take this pod away as well
-        user = users[0][1]
+    if users and not own:  # to scale its own workload down would take this pod away as well
+        claim, user = users[0]
         stop = _stop(pod, user.metadata.name)
         # what a controller keeps running is meant to run
         serves = any(owner.kind != "Job" for owner in user.metadata.owner_references)
-        answers = [
-            *_there(pod, users[0][0].name, user.spec.node_name),
-            *([*answers, stop] if serves else [stop, *answers]),
-        ]
-    elif named and not lost and not ended:
-        answers.append(fixes.advice(f"Stop {named[1].rstrip('.')} first"))
-    yield Finding(
-        confidence="certain" if users else "likely",
-        summary=summary + ".",
-        evidence=(event_evidence(failed[-1], pod.cluster), *(e for c in claims for e in _quotes(pod, c))),
-        explains=("volume-mount-failed", "not-ready", "rollout-stuck"),
-        fixes=tuple(answers),
-    )
+        return [*_there(pod, claim.name, user.spec.node_name), *([*ways, stop] if serves else [stop, *ways])]
+    if workload and workload.kind == "Deployment" and own:
+        text = f"Let the old pod go before the new one is made: strategy Recreate in {workload.ref}"
+        ways.insert(0, fixes.set_field(workload.item, "/spec/strategy", {"type": "Recreate"}, text, op="add"))
+    if named := _USED_BY.search(said):
+        ways.append(fixes.advice(f"Stop {named[1].rstrip('.')} first"))
+    return ways
 
 
 def _detached(machine: str | None) -> Fix:
