@@ -37,6 +37,8 @@ _ANYWHERE = expression(r"(?:(?:tcp|http)://)?(?:\*|0\.0\.0\.0|\[::\])?")
 #: its neighbours, and how far a free one is looked for.
 _FIRST_FREE, _GIVEN_AWAY, _OF_NODES, _NEAR = 1024, 30_000, range(10_248, 10_260), 20
 
+#: Variables that may say where something listens.
+_OF_A_PORT = expression(r"(?i)port|addr|endpoint|host|url")
 #: Those that Linux gives to connections and to whoever asks for any (`net.ipv4.ip_local_port_range`, unless it is set).
 _EPHEMERAL = range(32_768, 61_000)
 
@@ -147,6 +149,8 @@ class Ports(Topic):
         if not port or int(port) not in _EPHEMERAL or str(self.engine.value("port") if self.engine else "") == port:
             return False
         every = (container, *container.beside)
+        if any(_told_unseen(one) for one in every):
+            return False
         return not any(port in _written(one) or int(port) in one.declared_ports for one in every)
 
     @property
@@ -209,6 +213,12 @@ def _written(container: Container, besides: str = "") -> set[str]:
     values = [str(variable.value or "") for name, variable in container.env.items() if name != besides]
     words = re.split(r"[\s=,'\"]+", " ".join(container.spec.argv)[:_LONGEST])
     return {word.rpartition(":")[2] for word in (*values, *words)}
+
+
+def _told_unseen(container: Container) -> bool:
+    """Whether it may be told of a port that nobody sees: a variable for one from elsewhere, or a shell that counts it."""
+    hidden = any(variable.value is None and _OF_A_PORT.search(name) for name, variable in container.env.items())
+    return hidden or "$((" in " ".join(container.spec.argv)[:_LONGEST]
 
 
 def _serves(container: Container, port: str) -> bool:
