@@ -37,6 +37,11 @@ _ANYWHERE = expression(r"(?:(?:tcp|http)://)?(?:\*|0\.0\.0\.0|\[::\])?")
 #: its neighbours, and how far a free one is looked for.
 _FIRST_FREE, _GIVEN_AWAY, _OF_NODES, _NEAR = 1024, 30_000, range(10_248, 10_260), 20
 
+#: Variables that may say where something listens.
+_OF_A_PORT = expression(r"(?i)port|addr|endpoint|host|url")
+#: Those that Linux gives to connections and to whoever asks for any (`net.ipv4.ip_local_port_range`, unless it is set).
+_EPHEMERAL = range(32_768, 61_000)
+
 #: What runs a script: which one that is the image says.
 _RUNNERS = expression(r"(?:.{0,200}/)?(?:(?:ba|da|a|z)?sh|python[\d.]*|env|tini|node|ray|mpirun)")
 
@@ -122,6 +127,11 @@ class Ports(Topic):
                 f"Keep {place} and {beside} on different nodes (podAntiAffinity), as both want the port in the network of their node, "
                 f"or give one of them {other}, or take hostNetwork: true away"
             )
+        if self._picked(container):
+            return (
+                f"Let {container.name} start again: nothing names port {port}, its processes picked it as a free one and another "
+                f"socket took it before they listened there{self._fewer_ranks}"
+            )
         if pod.spec.host_network:
             return f"Take hostNetwork: true out of {place}, or give {container.name} a port that nobody else has on that node"
         if container.beside:
@@ -129,6 +139,28 @@ class Ports(Topic):
             at = f"{who} {other}{free}{_remark(container, port)}"
             return f"Give {at}, as all containers of a pod share one network, and {names} is in it as well"
         return f"Start one server at {f'port {port}' if port else 'the port'} in {who}: its command starts a second one, or one still runs"
+
+    def _picked(self, container: Container) -> bool:
+        """Whether the line names a port of those that a kernel gives to connections, and nothing of the pod tells a program of it.
+
+        A program that needs one for its ranks asks for a free one, closes it, and has another process listen there later.
+        """
+        port = self._captured
+        if not port or int(port) not in _EPHEMERAL or str(self.engine.value("port") if self.engine else "") == port:
+            return False
+        every = (container, *container.beside)
+        if any(_told_unseen(one) for one in every):
+            return False
+        return not any(port in _written(one) or int(port) in one.declared_ports for one in every)
+
+    @property
+    def _fewer_ranks(self) -> str:
+        """What keeps many ranks of one start from looking for ports at the same time."""
+        engine = self.engine
+        ranks = engine.value("data_parallel_size") if engine else None
+        if not isinstance(ranks, int) or ranks < 2:
+            return ""
+        return f"; where it comes back, run {ranks} servers behind a router in the place of {ranks} data parallel ranks of one"
 
     @cached_property
     def _on_its_node(self) -> list[Pod]:
@@ -181,6 +213,12 @@ def _written(container: Container, besides: str = "") -> set[str]:
     values = [str(variable.value or "") for name, variable in container.env.items() if name != besides]
     words = re.split(r"[\s=,'\"]+", " ".join(container.spec.argv)[:_LONGEST])
     return {word.rpartition(":")[2] for word in (*values, *words)}
+
+
+def _told_unseen(container: Container) -> bool:
+    """Whether it may be told of a port that nobody sees: a variable for one from elsewhere, or a shell that counts it."""
+    hidden = any(variable.value is None and _OF_A_PORT.search(name) for name, variable in container.env.items())
+    return hidden or "$((" in " ".join(container.spec.argv)[:_LONGEST]
 
 
 def _serves(container: Container, port: str) -> bool:

@@ -177,6 +177,13 @@ class Gpus(Case, frozen=True):
         return ""
 
     @template_value
+    def first_hidden(self) -> str:
+        """What CUDA_VISIBLE_DEVICES of the container names, where these are numbers and the first of its GPUs is none of them."""
+        told = self.container.env.get("CUDA_VISIBLE_DEVICES") if self.container else None
+        words = [word.strip() for word in str(told.value or "").split(",")] if told else []
+        return ",".join(words) if words and all(word.isdecimal() for word in words) and "0" not in words else ""
+
+    @template_value
     def share_fits(self) -> str:
         """The most GPUs, fewer than it has now, of which each has a share that is a multiple of the captured `size`.
 

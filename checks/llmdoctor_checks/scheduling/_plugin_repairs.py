@@ -63,6 +63,8 @@ UNALIKE = expression(
 
 #: The same where its container may not look at a whole GPU that is cut (NVML's word for that; `internal/rm`, `api/config/v1`).
 _UNMONITORED = expression(r"error getting device memory info: Insufficient Permissions")
+#: The same of a GPU that has no memory of its own and uses the machine's (GB10), which releases before 0.17.4 end with.
+_UNIFIED = expression(r"error getting device memory: (?:Not Supported|ERROR_NOT_SUPPORTED)")
 
 #: And what it answers the kubelet then, which asks it for devices that lie well together: it looks at all GPUs of the node for that.
 UNSEEN = expression(
@@ -316,6 +318,10 @@ def as_told(cluster: Cluster, node: str, plugins: list[k8s.Pod]) -> Iterator[Fix
         )
     if told := next((plugin for plugin in plugins if _for_tegra(cluster, plugin)), None):
         yield _discovering(told, node)
+    for plugin in plugins:
+        if any(_UNIFIED.search(line.text[:2000]) for line in last_errors(cluster, plugin)):
+            yield _of_unified_memory(plugin, node)
+            break
     if unseeing := [plugin for plugin in plugins if any(map(without_monitor, last_errors(cluster, plugin)))]:
         yield _monitoring(unseeing[0], node)
     if unalike := [
@@ -340,6 +346,18 @@ def _discovering(plugin: k8s.Pod, node: str) -> Fix:
         f"Set DEVICE_DISCOVERY_STRATEGY of {f'DaemonSet {made}' if made else meta.name} (deviceDiscoveryStrategy of its chart) to nvml in "
         f"place of tegra, by which it offers one GPU of {node} whatever there is; its pods need the RuntimeClass nvidia",
         *([f"{where} DEVICE_DISCOVERY_STRATEGY=nvml"] if made else []),
+    )
+
+
+def _of_unified_memory(plugin: k8s.Pod, node: str) -> Fix:
+    """The release of NVIDIA's plugin that does without the memory of a GPU (`internal/rm/devices.go`: Ignoring error …)."""
+    meta = plugin.metadata
+    made = next((owner.name for owner in meta.owner_references if owner.kind == "DaemonSet"), "")
+    container = next(iter(plugin.spec.containers), None)
+    return fixes.platform(
+        f"Take NVIDIA's device plugin 0.17.4 or later on {node} (devicePlugin.version of the GPU operator, or its release v25.10.0; "
+        f"now {(container.image if container else '') or 'an earlier one'}): those before end at a GPU without memory of its own",
+        f"kubectl -n {meta.namespace or 'default'} get {f'daemonset {made}' if made else f'pod {meta.name}'} -o wide",
     )
 
 

@@ -27,6 +27,7 @@ from kubectl_llmdoctor.api import (
     log_of,
     parse_time,
     pod_evidence,
+    rows,
 )
 from kubectl_llmdoctor.catalog.images import cpu_build
 from llmdoctor_checks._consequences import FAILED_START
@@ -42,6 +43,7 @@ from llmdoctor_checks._ollama import (
     without_driver,
     wrong_library,
 )
+from llmdoctor_checks.scheduling._claims import device_claims
 from llmdoctor_checks.start._error_35 import ERROR_35, NO_DRIVER, error_35
 from llmdoctor_checks.start._visible import hides_all
 
@@ -72,6 +74,18 @@ _WITHOUT_LIBRARIES = (
     *FAILED_START, "engine-dead", "worker-lost", "rollout-stuck",
 )  # fmt: skip
 
+#: What programs say that find no driver behind its libraries, or no device of it, as NVML and CUDA see none without /dev/nvidiactl.
+_WITHOUT_DEVICES = (
+    "because it couldn't communicate with the NVIDIA driver",
+    "Driver Not Loaded",
+    "NVMLError_DriverNotLoaded",
+    "Found no NVIDIA driver on your system",
+    "No CUDA GPUs are available",
+    "no CUDA-capable device is detected",
+)
+#: NVIDIA's DRA driver for whole GPUs and their slices.
+_BY_DRA = "gpu.nvidia.com"
+
 #: What CUDA, and PyTorch for it, say of a process that it shows no GPU (error 100).
 _NONE_SEEN = ("no CUDA-capable device is detected", "No CUDA GPUs are available")
 
@@ -87,7 +101,18 @@ _NO_NVML = "ERROR_LIBRARY_NOT_FOUND"
 @check(
     "gpu-runtime-missing",
     since="0.1",
-    literals=(_NO_KFD, *ERROR_35, *SEARCHED, _NOT_FOUND, _BY_CPU, *_CUDA_FOUND, *_NONE_SEEN, _NO_NVML, UNKNOWN),
+    literals=(
+        _NO_KFD,
+        *ERROR_35,
+        *SEARCHED,
+        _NOT_FOUND,
+        _BY_CPU,
+        *_CUDA_FOUND,
+        *_NONE_SEEN,
+        *_WITHOUT_DEVICES,
+        _NO_NVML,
+        UNKNOWN,
+    ),
 )
 def gpu_runtime_missing(pod: Pod, subject: Subject, logs: Logs | None, node: Node | None) -> Iterator[Finding]:
     """The container sees no GPU.
@@ -100,6 +125,8 @@ def gpu_runtime_missing(pod: Pod, subject: Subject, logs: Logs | None, node: Nod
     llama.cpp with Vulkan or SYCL whose user is not in the group that owns `/dev/dri/renderD*`: the pod is ready, and slow. Other
     vendors' runtimes mount their driver's libraries just so (Ascend's `libascend_hal.so`, `libc_sec.so`). gVisor passes GPUs on by its
     nvproxy, which knows the drivers of a list alone; with another one the sandbox ends at once, and only runsc's debug log says why.
+    Where a ResourceClaim hands over the GPU, NVIDIA's DRA driver writes a CDI specification for it; on a node that nothing has used a
+    GPU of since it started, `/dev/nvidia*` may not be there yet, and the specification names no devices.
 
     ## Fix
 
@@ -120,6 +147,7 @@ def gpu_runtime_missing(pod: Pod, subject: Subject, logs: Logs | None, node: Nod
         yield from _hidden(container, logs)
         yield from _by_the_default_runtime(container, logs, subject.cluster)
         yield from _not_brought(container, logs, node)
+        yield from _claimed(container, logs)
     for engine in subject.engines(pod):
         yield from _of(pod, engine, logs, node)
 
@@ -383,6 +411,45 @@ def _not_brought(container: Container, logs: Logs, node: Node | None) -> Iterato
         ),
         order=error.line.order,
     )
+
+
+def _claimed(container: Container, logs: Logs) -> Iterator[Finding]:
+    """A container whose claim has a GPU, by a driver that runs on its node, and that was handed none of its devices.
+
+    NVIDIA's DRA driver asks the node's driver for its GPUs before it offers them, and writes into the specification of a claim
+    (`cdi.go`) the device nodes that it finds then: they are made by the first program that uses a GPU.
+    """
+    pod, named = container.pod, {str(one.get("name")) for one in container.spec.resources.claims}
+    if pod.ready or not named or any(name.startswith("nvidia.com/") for name in container.accelerators):
+        return
+    log = log_of(ending_of(container), logs)
+    line = next(log.find(*_WITHOUT_DEVICES), None) if log is not None else None
+    for claim in device_claims(pod) if line is not None else ():
+        results = (
+            rows(claim.item.raw, "status.allocation.devices.results") if claim.item and claim.name in named else []
+        )
+        device = next((str(one.get("device")) for one in results if one.get("driver") == _BY_DRA), "")
+        if line is None or not device:
+            continue
+        name = pod.spec.node_name or "?"
+        yield Finding(
+            confidence="certain",
+            summary=f"ResourceClaim {claim.claim} has {device} of node {name}, whose driver told the DRA driver of it, and container "
+            f"{container.name} got no device: /dev/nvidia* were most likely not there when the claim's CDI specification was written.",
+            evidence=(
+                log_evidence(line),
+                pod_evidence(container, "resources.claims", f"{claim.name}: {device} of {_BY_DRA} is allocated"),
+            ),
+            explains=("driver-missing", "driver-too-old", *_WITHOUT_LIBRARIES),
+            fix=fixes.platform(
+                f"Make the devices on {name} (nvidia-smi once on the host; at each boot, before the DRA driver, nvidia-persistenced or "
+                f"nvidia-modprobe -u -c=0), restart the DRA driver's kubelet plugin there, then delete the pod and claim {claim.claim}",
+                fixes.on_node(name, "sh -c 'nvidia-smi -L; ls -l /dev/nvidia* /var/run/cdi'"),
+                f"{fixes.pods_on(name)} | grep -i dra",
+            ),
+            order=line.order,
+        )
+        return
 
 
 def _with_rocm(engine: Engine) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
     Cluster,
+    Event,
     Events,
     Finding,
     Item,
@@ -22,6 +23,17 @@ from llmdoctor_checks.start._folders import LITERALS, folder_for_file
 
 #: The kubelet's and the attach controller's words for a volume that they do not get.
 _FAILED = r'(?:AttachVolume\.Attach|MountVolume\.\w{1,20}) failed for volume "([^"]{1,253})"'
+#: The kubelet gave up a call of the driver, after two minutes (`csiTimeout`).
+_CALL_ENDED = "rpc error: code = DeadlineExceeded desc = "
+#: Drivers that bring an image or a model while the kubelet waits for the mount, with the attribute that names it: modelpack's and
+#: warm-metal's, by both of its names.
+_PULLING = {
+    "model.csi.modelpack.org": "model.csi.modelpack.org/reference",
+    "container-image.csi.k8s.io": "image",
+    "csi-image.warm-metal.tech": "image",
+}
+#: Which of them can pull on while the kubelet asks again.
+_ASYNC = {"container-image.csi.k8s.io": "--async-pull-timeout", "csi-image.warm-metal.tech": "--async-pull-timeout"}
 #: A condition that is not met for a failure, not for want of anything to do.
 _FAULT = r"(?i)fail|error|invalid|insufficient|not ?found|denied|fault"
 #: Groups of Kubernetes itself, whose objects only repeat what the events say; all others end in a domain.
@@ -37,6 +49,9 @@ def volume_mount_failed(pod: Pod, events: Events | None, cluster: Cluster, logs:
     system, or a hostPath is not on this node. The kubelet tries again forever, and the pod stays in ContainerCreating. With
     `fsGroup` in the pod's securityContext it changes the owner of every file before it mounts, which takes long where there are
     millions.
+
+    The kubelet waits two minutes for an answer of the driver. Some drivers (modelpack's, warm-metal's) pull an image or a model in
+    that time: what takes longer ends with DeadlineExceeded, and begins anew.
 
     A mount can also be lost while the pod runs: the program behind a FUSE mount was killed, or the file server made its export again.
     Each access to the path then fails ("Transport endpoint is not connected", "Stale file handle") until the pod is recreated.
@@ -64,6 +79,9 @@ def volume_mount_failed(pod: Pod, events: Events | None, cluster: Cluster, logs:
     told = [
         (e, hit[1]) for e in events if e.kind == "Pod" and e.name == pod.name and (hit := re.search(_FAILED, e.message))
     ]
+    if told and _CALL_ENDED in told[-1][0].message and (slow := _pulling(pod, told[-1][0], told[-1][1])):
+        yield slow
+        return
     # one that the pod itself describes (a file server's) has no object anywhere, and its name may be anything's
     for event, name in [pair for pair in told[-1:] if pair[1] not in own]:
         faults = [fault for item in _of(cluster, name) for fault in _faults(item)]
@@ -79,6 +97,34 @@ def volume_mount_failed(pod: Pod, events: Events | None, cluster: Cluster, logs:
             ),
             order=-2.0,  # more than the events alone say
         )
+
+
+def _pulling(pod: Pod, event: Event, name: str) -> Finding | None:
+    """A mount for which the driver pulls a model: what takes longer than the kubelet waits is cut off and begun anew."""
+    csi = next((volume.csi for volume in pod.spec.volumes if volume.name == name and volume.csi), None)
+    driver = str((csi or {}).get("driver") or "")
+    if driver not in _PULLING:
+        return None
+    what = str((dig(csi, "volumeAttributes") or {}).get(_PULLING[driver]) or "what it mounts")
+    node = pod.spec.node_name or "?"
+    advice = f"Bring {what} to a claim beforehand (a Job, or an init container that pulls it) and mount that in {fixes.edited(pod)}"
+    if option := _ASYNC.get(driver):
+        advice = f"Set {option} (30m) for the node plugin of {driver}, which then pulls on meanwhile; or bring {what} to a claim"
+    return Finding(
+        confidence="likely",
+        summary=f"The kubelet of {node} waits two minutes for the mount of volume {name}, and {driver} pulls {what} in that time: "
+        "where the pull takes longer it is cut off and begins anew.",
+        evidence=(event_evidence(event, pod.cluster),),
+        explains=CRASHED,
+        fixes=(
+            fixes.advice(advice),
+            fixes.platform(
+                f"See in the log of its node plugin on {node} whether it pulls (context canceled) or cannot reach the registry",
+                f"{fixes.pods_on(node)} | grep -i csi",
+            ),
+        ),
+        order=-2.0,  # more than the words of the event say
+    )
 
 
 def _of(cluster: Cluster, name: str) -> Iterator[Item]:
