@@ -773,8 +773,6 @@ def _of_its_name(container: Container, probes: dict[str, k8s.Probe], port: int) 
     return fixes.patch(
         container.pod,
         f"Give port {name} of {container.name} the number {port}{too}: "
-        + (
-            f"a probe and Service {services[0]} ask it by that name" if services else "a probe asks it by that name"
-        ),
+        + (f"a probe and Service {services[0]} ask it by that name" if services else "a probe asks it by that name"),
         [{"op": "replace", "path": f"{container.pointer}/{path}", "value": port} for path in paths],
     )
