@@ -135,7 +135,8 @@ def engine_args_invalid(pod: Pod, subject: Subject, logs: Logs | None) -> Iterat
     it in the same way; programs say so in words of their own, and so they do of a login that their database or store refuses.
 
     SGLang asks itself for its first answer, at the address of --host, and obeys `http_proxy`: where `no_proxy` does not name that
-    address, a proxy answers in its place, and SGLang kills itself (exit code 137, and no lack of memory).
+    address, a proxy answers in its place, and SGLang kills itself (exit code 137, and no lack of memory). httpx, with which
+    huggingface_hub, LiteLLM and OpenAI's client ask, takes the end of an IPv6 address in `no_proxy` for a port, and fails.
 
     An image whose entrypoint is the server hands it all of `args`: a server that is named at their head again refuses its own name.
 
