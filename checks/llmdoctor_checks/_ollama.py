@@ -29,6 +29,9 @@ _FOUND, _NOTHING = "iscovered GPU libraries", r'iscovered GPU libraries(?:: \[?\
 NO_DEVICE = "-capable device is detected"
 #: CUDA's error 999: no module nvidia_uvm on the node, or none of its devices in the container.
 UNKNOWN = "failed to initialize CUDA: unknown error"
+#: And of its error 3; releases of Ollama before 0.12 name both by their numbers (discover/gpu_info_*.c).
+UNINITIALISED = "failed to initialize CUDA: initialization error"
+INIT_FAILURE = " init failure: "
 
 _NO_KERNELS = "no rocblas support for gfx target"
 

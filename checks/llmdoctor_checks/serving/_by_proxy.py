@@ -42,7 +42,7 @@ _ANSWERED = expression(
 )
 LITERALS = (_SQUID, _ERROR, *_STATUS)
 
-_PROXIES, _NOT = ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"), ("no_proxy", "NO_PROXY")
+PROXIES, NOT = ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"), ("no_proxy", "NO_PROXY")
 #: What must not go to a proxy in a cluster.
 _INSIDE = ("localhost", "127.0.0.1", ".svc", ".cluster.local")
 #: One status may have any reason.
@@ -52,8 +52,8 @@ _FEWEST = 2
 def through_proxy(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """What a container asks of the cluster through the proxy that it is told of, as it was refused there."""
     for container in pod.containers if pod.exists and logs is not None else ():
-        proxy = next((container.env[name] for name in _PROXIES if name in container.env), None)
-        exempt = next((container.env[name] for name in _NOT if name in container.env), None)
+        proxy = next((container.env[name] for name in PROXIES if name in container.env), None)
+        exempt = next((container.env[name] for name in NOT if name in container.env), None)
         if logs is None or proxy is None or not proxy.value or (exempt is not None and exempt.value is None):
             continue
         told = exempt.value or "" if exempt is not None else ""
@@ -62,13 +62,13 @@ def through_proxy(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Fin
             (line, host, said)
             for line in lines
             for host, said in _refused(line)
-            if _inside(host, pod, cluster) and not _exempt(host, told, ranges=said != "httpx")
+            if _inside(host, pod, cluster) and not exempt_from(host, told, ranges=said != "httpx")
         ]
         by_status = [one for one in found if one[2] in ("httpx", "status")]
         if not found or len(found) == len(by_status) < _FEWEST:
             continue
         (line, host, _), sure = found[0], len(by_status) < len(found)
-        ranged = _exempt(host, told, ranges=True)
+        ranged = exempt_from(host, told, ranges=True)
         yield Finding(
             severity="critical" if pod.failing else "warning",
             confidence="likely" if sure else "possible",
@@ -117,7 +117,7 @@ def _inside(host: str, pod: Pod, cluster: Cluster) -> bool:
     return bool(re.fullmatch(r"[\d.]{7,15}", host)) and host in at
 
 
-def _exempt(host: str, told: str, *, ranges: bool) -> bool:
+def exempt_from(host: str, told: str, *, ranges: bool) -> bool:
     """Whether NO_PROXY names a host, to who reads ranges of addresses or does not."""
     for entry in re.split(r"[,\s]+", told.strip()):
         ending = entry.removeprefix("*").lstrip(".")
@@ -137,16 +137,16 @@ def _in_range(host: str, entry: str) -> bool:
 
 def _spare(container: Container, host: str, told: str, name: str) -> Fix:
     """NO_PROXY with what is in the cluster."""
-    if _exempt(host, told, ranges=True):
+    if exempt_from(host, told, ranges=True):
         return fixes.advice(
             f"Have {container.name} ask by the name of a Service, with .svc in {name}, or give its client no proxy (trust_env=False): "
             f"httpx takes {told} for names"
         )
     wanted = [
         *filter(None, told.split(",")),
-        *(one for one in _INSIDE if not _exempt(one.lstrip("."), told, ranges=False)),
+        *(one for one in _INSIDE if not exempt_from(one.lstrip("."), told, ranges=False)),
     ]
-    if not _exempt(host, ",".join(wanted), ranges=False):
+    if not exempt_from(host, ",".join(wanted), ranges=False):
         wanted.append(host)
     value = ",".join(wanted)
     return fixes.set_env(container, name, value, f"Keep what is in the cluster from the proxy: {name}={value}")

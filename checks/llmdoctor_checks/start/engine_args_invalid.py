@@ -35,6 +35,7 @@ from llmdoctor_checks._consequences import FAILED_START
 from llmdoctor_checks.start._first_word import first_word_alone
 from llmdoctor_checks.start._marks import in_marks
 from llmdoctor_checks.start._scripts import quoted
+from llmdoctor_checks.start._warmup_by_proxy import WARMUP, warmup_by_proxy
 
 #: Kinds of problems at which the engine ends; the others are only remarkable.
 _FATAL = frozenset(
@@ -117,7 +118,7 @@ _ENTRYPOINTS = (
 )
 
 
-@check("engine-args-invalid", since="0.1", literals=(_NOT_BOUND, _ASSERTION, _CONFIGURED, _NO_OPTION))
+@check("engine-args-invalid", since="0.1", literals=(_NOT_BOUND, _ASSERTION, _CONFIGURED, _NO_OPTION, WARMUP))
 def engine_args_invalid(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """The program refuses its arguments or settings.
 
@@ -132,6 +133,10 @@ def engine_args_invalid(pod: Pod, subject: Subject, logs: Logs | None) -> Iterat
 
     A variable that a program reads without a default (`os.environ["NAME"]`, a script with `set -u`) and that nobody set ends
     it in the same way; programs say so in words of their own, and so they do of a login that their database or store refuses.
+
+    SGLang asks itself for its first answer, at the address of --host, and obeys `http_proxy`: where `no_proxy` does not name that
+    address, a proxy answers in its place, and SGLang kills itself (exit code 137, and no lack of memory). httpx, with which
+    huggingface_hub, LiteLLM and OpenAI's client ask, takes the end of an IPv6 address in `no_proxy` for a port, and fails.
 
     An image whose entrypoint is the server hands it all of `args`: a server that is named at their head again refuses its own name.
 
@@ -173,6 +178,7 @@ def _refused(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
         yield from _tls_refused(pod, engine, logs)
         yield from _unspoken(pod, engine, logs)
         yield from _left_over(pod, engine, logs)
+        yield from warmup_by_proxy(pod, engine, logs)
     yield from _unexpanded(pod, engine)
     yield from _no_size(pod, engine)
     yield from _no_such_node(pod, engine)

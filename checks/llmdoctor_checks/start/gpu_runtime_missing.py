@@ -32,8 +32,10 @@ from kubectl_llmdoctor.api import (
 from kubectl_llmdoctor.catalog.images import cpu_build
 from llmdoctor_checks._consequences import FAILED_START
 from llmdoctor_checks._ollama import (
+    INIT_FAILURE,
     NO_DEVICE,
     SEARCHED,
+    UNINITIALISED,
     UNKNOWN,
     Fallback,
     alone,
@@ -56,6 +58,10 @@ _RENDER_NODES = r"(?i)[\w.-]{1,100}/(?:[\w.-]{0,40}[-_.])?(?:dri|gpu|i915|xe|kfd
 
 #: LocalAI's all-in-one images, whose script looks for a GPU on the PCI bus and then calls nvidia-smi or rocminfo (aio/entrypoint.sh).
 _BY_CPU = "GPU acceleration is not enabled or supported. Defaulting to CPU."
+
+#: CUDA's names of its errors 999 and 3. NVML's numbers are others.
+_UNKNOWN, _UNINITIALISED = (one.rpartition(": ")[2] for one in (UNKNOWN, UNINITIALISED))
+_BY_NUMBER = r"(?:nvcuda|cudart|cuda driver library) init failure: (?P<error>\d{1,4})(?!\d)"
 
 #: What its backends say of a GPU that they have.
 _CUDA_FOUND = ("ggml_cuda_init: found ", "using device CUDA")
@@ -102,16 +108,8 @@ _NO_NVML = "ERROR_LIBRARY_NOT_FOUND"
     "gpu-runtime-missing",
     since="0.1",
     literals=(
-        _NO_KFD,
-        *ERROR_35,
-        *SEARCHED,
-        _NOT_FOUND,
-        _BY_CPU,
-        *_CUDA_FOUND,
-        *_NONE_SEEN,
-        *_WITHOUT_DEVICES,
-        _NO_NVML,
-        UNKNOWN,
+        *(_NO_KFD, *ERROR_35, *SEARCHED, _NOT_FOUND, _BY_CPU, *_CUDA_FOUND, *_NONE_SEEN, *_WITHOUT_DEVICES, _NO_NVML),
+        *(UNKNOWN, UNINITIALISED, INIT_FAILURE),
     ),
 )
 def gpu_runtime_missing(pod: Pod, subject: Subject, logs: Logs | None, node: Node | None) -> Iterator[Finding]:
@@ -180,9 +178,11 @@ def _of(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Iterator[Fin
     if line is None or not asked or lost(container.name, logs):
         return
     unfit, fix = _what_is_missing(pod, engine, line, of_amd=all(name.startswith("amd.com/") for name in asked))
-    if _unknown_error(line) is not None:
-        unfit, fix = f"CUDA is there and answers '{UNKNOWN.rpartition(': ')[2]}'", _load_uvm(pod, node)
-    said = {one.number: one for one in (_unknown_error(line), line) if one is not None}
+    refused, error = _not_started(line)
+    if refused is not None:
+        unfit = f"CUDA is there and answers '{error}'"
+        fix = _load_uvm(pod, node) if error == _UNKNOWN else _without_hmm(pod)
+    said = {one.number: one for one in (refused, line) if one is not None}
     yield Finding(
         severity="warning" if pod.ready else None,
         # an image of somebody's own may hold a build for the CPU
@@ -378,10 +378,31 @@ def _load_uvm(pod: Pod, node: Node | None) -> Fix:
     )
 
 
-def _unknown_error(line: Line) -> Line | None:
-    """What CUDA answered before Ollama listed the CPU alone, or llama.cpp: its unknown error (999); its library is there."""
-    said = [one for one in line.log.find(UNKNOWN) if one.number <= line.number]
-    return said[-1] if said else None
+def _without_hmm(pod: Pod) -> Fix:
+    """What keeps CUDA's driver from starting (error 3) where its library is there and the node's driver answers nvidia-smi."""
+    here = pod.spec.node_name or "?"
+    return fixes.platform(
+        f"Where nvidia-smi works on node {here}, turn HMM of nvidia_uvm off there (options nvidia_uvm uvm_disable_hmm=1 in a file of "
+        "/etc/modprobe.d, and a reboot); where it fails, too, repair the driver, or reset the GPU that it or an Xid names",
+        fixes.on_node(
+            here,
+            "sh -c 'nvidia-smi -L; cat /sys/module/nvidia_uvm/parameters/uvm_disable_hmm; dmesg -T | grep -i -e xid -e uvm'",
+        ),
+    )
+
+
+def _not_started(line: Line) -> tuple[Line | None, str]:
+    """What CUDA answered before Ollama listed the CPU alone, or llama.cpp: its library is there, and does not start."""
+    said = (one for one in line.log.find(UNKNOWN, UNINITIALISED, INIT_FAILURE) if one.number <= line.number)
+    found = [(one, error) for one in said if (error := _answer(one.text[:2000]))]
+    return max(found, key=lambda pair: pair[0].number) if found else (None, "")
+
+
+def _answer(text: str) -> str:
+    """CUDA's name of the error of which a line speaks, of those that a driver gives which is not whole."""
+    if INIT_FAILURE in text and (told := re.search(_BY_NUMBER, text)) is not None:
+        return {"3": _UNINITIALISED, "999": _UNKNOWN}.get(told["error"], "")
+    return _UNKNOWN if UNKNOWN in text else _UNINITIALISED if UNINITIALISED in text else ""
 
 
 def _not_brought(container: Container, logs: Logs, node: Node | None) -> Iterator[Finding]:

@@ -748,7 +748,7 @@ def _fix(container: Container, kind: str, probe: k8s.Probe, port: int) -> Fix:
 
 
 def _of_its_name(container: Container, probes: dict[str, k8s.Probe], port: int) -> Fix | None:
-    """Where probes, and a Service as well, ask a port by the name that the container gives it: another number for that name."""
+    """Where probes ask a port by the name that the container gives it, as a Service does or may: another number for that name."""
     written = {kind: _written(probe) for kind, probe in probes.items()}
     by_number = {kind for kind, asked in written.items() if asked.isdecimal()}
     names = {asked for kind, asked in written.items() if kind not in by_number}
@@ -761,7 +761,8 @@ def _of_its_name(container: Container, probes: dict[str, k8s.Probe], port: int) 
     ]
     others = [p.container_port for p in container.spec.ports if p.name not in names]
     of_the_node = container.pod.spec.host_network or any(p.host_port for p in container.spec.ports)
-    if len(names) != 1 or len(declared) != 1 or not services or port in others or of_the_node:
+    told = bool(container.pod.services)
+    if len(names) != 1 or len(declared) != 1 or (told and not services) or port in others or of_the_node:
         return None
     name, index = next(iter(declared.items()))
     paths = [
@@ -771,6 +772,7 @@ def _of_its_name(container: Container, probes: dict[str, k8s.Probe], port: int) 
     too = f", and the {' and '.join(sorted(by_number))} probe too, which asks the old one" if by_number else ""
     return fixes.patch(
         container.pod,
-        f"Give port {name} of {container.name} the number {port}{too}: a probe and Service {services[0]} ask it by that name",
+        f"Give port {name} of {container.name} the number {port}{too}: "
+        + (f"a probe and Service {services[0]} ask it by that name" if services else "a probe asks it by that name"),
         [{"op": "replace", "path": f"{container.pointer}/{path}", "value": port} for path in paths],
     )
