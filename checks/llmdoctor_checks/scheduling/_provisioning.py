@@ -570,14 +570,14 @@ def elsewhere(pod: Pod, claim: VolumeClaim, volume: Item) -> Fix:
 
 
 def _hosts_of(volume: Item) -> set[str]:
-    """The values by which a volume says where it can be reached."""
+    """The nodes that a volume on a disk of a node names."""
     terms = rows(volume.raw, "spec.nodeAffinity.required.nodeSelectorTerms")
     return {value for term in terms for part in rows(term, "matchExpressions") for value in words(part, "values")}
 
 
 def _host(node: k8s.Node) -> str:
     """What a node is called where a volume names it."""
-    return node.metadata.labels.get("kubernetes.io/hostname", node.metadata.name)
+    return str(node.metadata.labels.get("kubernetes.io/hostname", node.metadata.name))
 
 
 def _class_that_waits(cluster: Cluster) -> str:
