@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
+    Confidence,
     Evidence,
     Finding,
     Fix,
@@ -105,36 +106,55 @@ def xid_error(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Findi
         yield from [] if other else _silent_firmware(pod, hardware)
         yield from _refused(pod, hardware, logs)
         yield from _asked_for(pod, hardware)
-    if not telling and pod.failing:
-        return
-    named = [] if found or pod.failing else [*_of_its_program(pod, hardware, logs)]
-    for xid, sure in (telling or [hit for hit in found if hit[1] == "certain"] or named)[:1]:
-        meaning = xid_meaning(xid.number)
-        waited = _waited_for(pod) if meaning and "GSP" in meaning.mnemonic else ()
-        stuck = not telling and bool(meaning and meaning.disables) and _waits_for_reset(hardware, xid)
-        minor = meaning is not None and meaning.bucket == "IGNORE"  # what asks for nothing seldom ends a program
-        same = [hit for hit in found or named if hit[0].number == xid.number]
-        yield Finding(
-            role="cause" if telling or stuck else "risk" if meaning and meaning.disables else "note",
-            confidence="possible"
-            if minor
-            else "likely"
-            if (stuck and not named) or (waited and sure == "possible")
-            else sure,
-            summary=f"The driver reported Xid {xid.number} on {hitting(hardware, xid, sure)}{_named(meaning)}"
-            f"{f', {len(same)} times' if len(same) > 1 else ''}"
-            f"{'; nothing starts on that GPU before it is reset' if stuck else ''}.",
-            evidence=once(
-                *quoted([(xid, sure), *found, *_reset_asked(hardware, xid)]),
-                *said_then(pod, logs, xid),
-                *waited,
-                *_demands(hardware),
-                *by_others(hardware, "xid-error"),
-            ),
-            explains=_SYMPTOMS if minor else ("illegal-memory-access", *_words_of(meaning), *CONSEQUENCES),
-            fixes=tuple(_fixes(pod, hardware, meaning, xid)),
-            order=xid.order,
-        )
+    if telling:
+        yield _reported(pod, hardware, logs, telling[0], found, telling=True)
+    elif not pod.failing:
+        named = [] if found else [*_of_its_program(pod, hardware, logs)]
+        for hit in ([hit for hit in found if hit[1] == "certain"] or named)[:1]:
+            yield _reported(pod, hardware, logs, hit, found, named)
+
+
+def _reported(
+    pod: Pod,
+    hardware: Hardware,
+    logs: Logs | None,
+    hit: Hit,
+    found: list[Hit],
+    named: list[Hit] | None = None,
+    *,
+    telling: bool = False,
+) -> Finding:
+    """What an Xid is to this pod: why it fails (`telling`), a GPU on which nothing new starts, or something to know."""
+    xid, sure = hit
+    meaning = xid_meaning(xid.number)
+    waited = _waited_for(pod) if meaning and "GSP" in meaning.mnemonic else ()
+    disables = bool(meaning and meaning.disables)
+    stuck = not telling and disables and _waits_for_reset(hardware, xid)
+    minor = meaning is not None and meaning.bucket == "IGNORE"  # what asks for nothing seldom ends a program
+    if minor:
+        sureness: Confidence = "possible"
+    elif (stuck and not named) or (waited and sure == "possible"):
+        sureness = "likely"
+    else:
+        sureness = sure
+    times = sum(other.number == xid.number for other, _ in found or named or ())
+    return Finding(
+        role="cause" if telling or stuck else "risk" if disables else "note",
+        confidence=sureness,
+        summary=f"The driver reported Xid {xid.number} on {hitting(hardware, xid, sure)}{_named(meaning)}"
+        f"{f', {times} times' if times > 1 else ''}"
+        f"{'; nothing starts on that GPU before it is reset' if stuck else ''}.",
+        evidence=once(
+            *quoted([hit, *found, *_reset_asked(hardware, xid)]),
+            *said_then(pod, logs, xid),
+            *waited,
+            *_demands(hardware),
+            *by_others(hardware, "xid-error"),
+        ),
+        explains=_SYMPTOMS if minor else ("illegal-memory-access", *_words_of(meaning), *CONSEQUENCES),
+        fixes=tuple(_fixes(pod, hardware, meaning, xid)),
+        order=xid.order,
+    )
 
 
 def _waited_for(pod: Pod) -> tuple[Evidence, ...]:

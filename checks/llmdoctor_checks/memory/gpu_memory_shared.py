@@ -132,22 +132,19 @@ def gpu_memory_shared(
 
 def _by_the_node(pod: Pod, hardware: Hardware, engine: Engine | None, logs: Logs | None) -> Iterator[Finding]:
     """Processes of others on a GPU of this pod, by the node agent; the engine may have refused to start for want of what they hold."""
-    uid = pod.obj.metadata.uid
-    refused = _refused(pod, logs) if logs is not None else None
-    for device in hardware.mine if uid else ():
-        if device.mig_enabled:
-            continue  # slices have memory of their own
-        known = any(p.pod_uid for d in hardware.devices for p in d.all_processes) or not hardware.runs
-        others = [p for p in device.all_processes if p.pod_uid != uid and (known or p.pod_uid is not None)]
-        held, total = sum(p.used_bytes or 0 for p in others), device.memory_total_bytes
+    if not pod.obj.metadata.uid:
+        return
+    for device in hardware.mine:
+        others, total = _of_others(pod, hardware, device), device.memory_total_bytes
+        held = sum(p.used_bytes or 0 for p in others)
         if held < _LEAST or not total or held < _MUCH * total:
             continue
-        given = hardware.shares.get(device.uuid)
+        given, share = hardware.shares.get(device.uuid), _share(engine)
         if given is not None and total - held >= _MOST_OF_IT * given:
             continue  # a share of its own, which others leave to it
-        share = _share(engine)
         # what it was given of a GPU that others have already
         short = given is not None or (share is not None and total - held < share * total)
+        refused = _refused(pod, logs) if short and logs is not None else None
         ended = any(endings(pod))
         orphaned = sum(p.used_bytes or 0 for p in others if p.pod_uid == "") > _MUCH * total
         fails = pod.failing and (short or (share is None and (ended or orphaned)))
@@ -156,18 +153,26 @@ def _by_the_node(pod: Pod, hardware: Hardware, engine: Engine | None, logs: Logs
         yield Finding(
             role="cause" if fails else "note",
             # it may have ended of something else
-            confidence="certain" if short and refused else "likely" if short or ended else "possible",
+            confidence="certain" if refused else "likely" if short or ended else "possible",
             summary=f"{', '.join(_who(hardware, p) for p in others[:3])} of {say_bytes(total)} of {device.title}"
             f" on {hardware.node}, which this pod uses{wants}.",
             evidence=(
                 *(hardware.evidence(device, "processes", _quote(p)) for p in others[:5]),
                 *(hardware.share_evidence() if given is not None else ()),
-                *((log_evidence(refused),) if short and refused else ()),
+                *((log_evidence(refused),) if refused else ()),
             ),
             explains=(*_NO_ROOM, "kv-cache-below-max-len", "gpu-memory-utilization-high", *CONSEQUENCES),
             fixes=tuple(_fixes(hardware, device, others, engine, total - held)),
         )
         return
+
+
+def _of_others(pod: Pod, hardware: Hardware, device: Device) -> list[Process]:
+    """The processes on a GPU that are of no container of the pod, as far as the node tells whose they are."""
+    if device.mig_enabled:
+        return []  # slices have memory of their own
+    known = any(p.pod_uid for d in hardware.devices for p in d.all_processes) or not hardware.runs
+    return [p for p in device.all_processes if p.pod_uid != pod.obj.metadata.uid and (known or p.pod_uid is not None)]
 
 
 def _refused(pod: Pod, logs: Logs) -> Line | None:

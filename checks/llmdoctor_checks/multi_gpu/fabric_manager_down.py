@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from kubectl_llmdoctor.api import (
     Device,
     Engine,
+    Evidence,
     Finding,
     Fix,
     Hardware,
@@ -63,35 +64,45 @@ def fabric_manager_down(pod: Pod, subject: Subject, hardware: Hardware | None, l
             yield from _on_the_cpu(engine, logs)
     if hardware is None or not pod.failing or not hardware.asks:
         return
+    gpus = hardware.mine or hardware.devices
     # where a process has a GPU, CUDA starts
-    waiting = [d for d in hardware.mine or hardware.devices if d.joining in _UNFINISHED and not d.all_processes]
-    said = [line for line in hardware.kernel.lines if _DEAD.search(line.text)]
-    errors = [error.text for error in (hardware.agent.errors if hardware.agent else ()) if _DEAD.search(error.text)]
-    refused = [d for d in hardware.mine or hardware.devices if d.joining == "completed" and _refused(d)]
+    waiting = [d for d in gpus if d.joining in _UNFINISHED and not d.all_processes]
+    refused = [d for d in gpus if d.joining == "completed" and _refused(d)]
     # a service that failed once may have been started since: the GPUs know
     if not waiting and not refused and any(d.joining for d in hardware.devices):
         return
-    evidence = [
+    evidence = (
         *(hardware.evidence(d, "fabric", f"state: {d.fabric.state or d.fabric_state}") for d in waiting[:2]),
         *(hardware.evidence(d, "fabric", f"state: {d.fabric.state}, status: {d.fabric.status}") for d in refused[:2]),
-        *(hardware.of_node.said(text) for text in errors[:2]),
-        *(hardware.kernel.evidence(line) for line in said[-2:]),
+        *_said_dead(hardware),
         *by_others(hardware, "fabric-manager-down"),
-    ]
-    if not evidence:
-        return
-    count = ""
-    if refused or waiting:
-        unregistered = len(refused or waiting)
-        what = "could not be" if refused else "is not" if unregistered == 1 else "are not"
-        count = f": {unregistered} of {count_of(len(hardware.devices), 'GPU')} {what} registered with it"
-    yield Finding(
-        confidence="certain" if waiting or refused else "likely",
-        summary=f"The NVSwitches of {hardware.node} are not set up by the fabric manager{count}; CUDA does not start there.",
-        evidence=tuple(evidence),
-        explains=("import-broken", *CONSEQUENCES),
-        fixes=_repairs(hardware.node, hardware.agent.driver_version if hardware.agent else None),
     )
+    if evidence:
+        yield Finding(
+            confidence="certain" if waiting or refused else "likely",
+            summary=f"The NVSwitches of {hardware.node} are not set up by the fabric manager{_unregistered(hardware, waiting, refused)}; "
+            "CUDA does not start there.",
+            evidence=evidence,
+            explains=("import-broken", *CONSEQUENCES),
+            fixes=_repairs(hardware.node, hardware.agent.driver_version if hardware.agent else None),
+        )
+
+
+def _said_dead(hardware: Hardware) -> Iterator[Evidence]:
+    """What the node agent and the node's own log say of a service that failed."""
+    errors = [error.text for error in (hardware.agent.errors if hardware.agent else ()) if _DEAD.search(error.text)]
+    yield from (hardware.of_node.said(text) for text in errors[:2])
+    said = [line for line in hardware.kernel.lines if _DEAD.search(line.text)]
+    yield from (hardware.kernel.evidence(line) for line in said[-2:])
+
+
+def _unregistered(hardware: Hardware, waiting: list[Device], refused: list[Device]) -> str:
+    """How many GPUs the fabric manager has not registered, in words; empty where no GPU tells."""
+    count = len(refused or waiting)
+    if not count:
+        return ""
+    what = "could not be" if refused else "is not" if count == 1 else "are not"
+    return f": {count} of {count_of(len(hardware.devices), 'GPU')} {what} registered with it"
 
 
 def _on_the_cpu(engine: Engine, logs: Logs) -> Iterator[Finding]:

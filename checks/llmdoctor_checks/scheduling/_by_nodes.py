@@ -82,38 +82,50 @@ def _slices(pending: Pending) -> frozenset[str]:
 
 def by_nodes(pending: Pending) -> tuple[Cause, ...] | None:
     """The causes by the nodes of the snapshot; None where they cannot say."""
-    if not pending.verdicts or any(v.fits for v in pending.verdicts):
-        return () if any(v.fits for v in pending.verdicts) else None
+    if any(v.fits for v in pending.verdicts):
+        return ()
+    if not pending.verdicts:
+        return None
     meant = _meant(pending)
     if not meant:
         return _absent(pending)
     standing = _partnered(pending, [(v, _standing_alone(v, obstacles_on(v))) for v in meant])
     if open_ := [v for v, obstacles in standing if not obstacles]:
         return _heard_only(pending, open_) or None
+    return _causes(pending, _nearest(_within_reach(pending, standing)))
+
+
+def _within_reach(pending: Pending, standing: list[_Standing]) -> list[_Standing]:
+    """The nodes to which the pod can go by what it has chosen already: its selector, its devices, its volume."""
     # A living node that meets the selector shows that the selector means what it says; a dead one does not.
     if any("selector" not in o and "node" not in o for _, o in standing):
         standing = [(v, o) for v, o in standing if "selector" not in o]
     # A claim that has its devices goes nowhere else either: what is wrong there is the point.
-    if reached := [(v, o) for v, o in standing if not _away(v)]:
-        standing = reached
+    standing = [(v, o) for v, o in standing if not _away(v)] or standing
     # A volume on a node's own disk goes nowhere else: a taint or a cordon of that node is the point.
     held = [(v, o) for v, o in standing if "volume" not in o]
     if held and all(set(o) <= {"own-taint", "taint", "node"} for _, o in held) and on_one_node(pending.pod):
-        standing = held
-    least = min(len(o) for _, o in standing)
-    groups: dict[tuple[Obstacle, ...], list[NodeVerdict]] = {}
-    for verdict, obstacles in standing:
-        if len(obstacles) == least:
-            groups.setdefault(obstacles, []).append(verdict)
-    ordered = sorted(groups, key=lambda o: [PRIORITY.index(x) for x in o])
+        return held
+    return standing
+
+
+def _nearest(standing: list[_Standing]) -> dict[tuple[Obstacle, ...], tuple[NodeVerdict, ...]]:
+    """The nodes with the fewest obstacles, by these; those first whose obstacles are the likelier cause."""
+    least = min(len(obstacles) for _, obstacles in standing)
+    alike = {obstacles for _, obstacles in standing if len(obstacles) == least}
+    ordered = sorted(alike, key=lambda obstacles: [PRIORITY.index(x) for x in obstacles])
+    return {obstacles: tuple(v for v, o in standing if o == obstacles) for obstacles in ordered}
+
+
+def _causes(pending: Pending, groups: dict[tuple[Obstacle, ...], tuple[NodeVerdict, ...]]) -> tuple[Cause, ...]:
+    """The obstacles of the first group, and as possible ones those of the others where a single thing would have to change."""
     found: list[Cause] = []
-    for at, obstacles in enumerate(ordered):
-        if at and (least > 1 or obstacles[0] in ("gpu-size", "absent", "selector")):
+    for at, (obstacles, verdicts) in enumerate(groups.items()):
+        if at and (len(obstacles) > 1 or obstacles[0] in ("gpu-size", "absent", "selector")):
             break
-        sure: Confidence = _confidence(pending, obstacles[0], alone=len(ordered) == 1) if not at else "possible"
+        sure: Confidence = _confidence(pending, obstacles[0], alone=len(groups) == 1) if not at else "possible"
         for obstacle in obstacles:
-            also = tuple(o for o in obstacles if o != obstacle)
-            made = _made(pending, obstacle, tuple(groups[obstacles]), sure, also)
+            made = _made(pending, obstacle, verdicts, sure, tuple(o for o in obstacles if o != obstacle))
             if made.id not in {c.id for c in found}:
                 found.append(msgspec.structs.replace(made, rank=len(found)))
     return tuple(found)

@@ -544,48 +544,59 @@ def elsewhere(pod: Pod, claim: VolumeClaim, volume: Item) -> Fix:
     """GPUs where the volume is, or the model where the GPUs are, each by its name."""
     if nowhere(volume):
         return _made_again(pod, claim)
-    terms = rows(volume.raw, "spec.nodeAffinity.required.nodeSelectorTerms")
-    keys = list(dict.fromkeys(part.partition(" ")[0] for part in volume_where(volume).split("; ") if part))
     wanted = [name for c in pod.containers for name in c.spec.resources.limits if "/" in name]
-    able = [
-        node
-        for node in pod.cluster.all(k8s.Node, "Node")
-        if wanted and all(milli(node.status.allocatable.get(name)) for name in wanted)
-    ]
+    nodes = list(pod.cluster.all(k8s.Node, "Node"))
+    able = [n for n in nodes if wanted and all(milli(n.status.allocatable.get(name)) for name in wanted)]
     if (other := other_copy(pod, claim, able)) is not None:
         return other
+    place = volume_where(volume)
+    keys = list(dict.fromkeys(part.partition(" ")[0] for part in place.split("; ") if part))
+    copy = (
+        f"copy the {'model' if wanted else 'data'} to a new claim{_class_that_waits(pod.cluster)}{_gpus_at(able, keys)}"
+    )
+    if not any(key.endswith("/hostname") for key in keys):
+        text = f"Add a node {'with its GPUs ' if wanted else ''}where {claim.name} is ({place}), or {copy}"
+    else:
+        hosts = _hosts_of(volume)
+        if hosts and pod.cluster.complete("Node") and not any(hosts & {n.metadata.name, _host(n)} for n in nodes):
+            return _of_a_node_that_is_gone(pod, claim, sorted(hosts))
+        if able and not hosts.intersection(map(_host, able)):
+            text = f"{copy[:1].upper()}{copy[1:]}: {claim.name} is on a disk of a node without them ({place})"
+        else:
+            text = (
+                f"Free the node of {claim.name} for the pod, whose volume is a disk of that node ({place}), or {copy}"
+            )
+    return fixes.platform(text, f"kubectl get nodes -L {','.join(map(shlex.quote, keys))}")
+
+
+def _hosts_of(volume: Item) -> set[str]:
+    """The nodes that a volume on a disk of a node names."""
+    terms = rows(volume.raw, "spec.nodeAffinity.required.nodeSelectorTerms")
+    return {value for term in terms for part in rows(term, "matchExpressions") for value in words(part, "values")}
+
+
+def _host(node: k8s.Node) -> str:
+    """What a node is called where a volume names it."""
+    return str(node.metadata.labels.get("kubernetes.io/hostname", node.metadata.name))
+
+
+def _class_that_waits(cluster: Cluster) -> str:
+    """The classes whose volumes are made where their pod's node is, as words that follow a claim."""
+    classes = cluster.items("StorageClass")
+    waits = sorted(i.name for i in classes if i.raw.get("volumeBindingMode") == "WaitForFirstConsumer")
+    return f" of a class that waits for the pod's node ({', '.join(waits)})" if waits else ""
+
+
+def _gpus_at(able: list[k8s.Node], keys: list[str]) -> str:
+    """The nodes that have what the pod asks for, each with its place by the labels to which the volume is bound."""
+    if not able:
+        return ""
     places = [
         (n.metadata.name, ", ".join(str(n.metadata.labels[key]) for key in keys if key in n.metadata.labels))
         for n in able
     ]
     shown = ", ".join(f"{name} ({place})" if place else name for name, place in places[:_MOST])
-    there = f"; its GPUs are on {shown}{' and others' if len(places) > _MOST else ''}" if shown else ""
-    waits = [
-        i.name for i in pod.cluster.items("StorageClass") if i.raw.get("volumeBindingMode") == "WaitForFirstConsumer"
-    ]
-    how = f" of a class that waits for the pod's node ({', '.join(sorted(waits))})" if waits else ""
-    copy = f"copy the {'model' if wanted else 'data'} to a new claim{how}{there}"
-    if any(key.endswith("/hostname") for key in keys):
-        parts = [part for term in terms for part in rows(term, "matchExpressions")]
-        its = {value for part in parts for value in words(part, "values")}
-        bare = bool(able) and not its.intersection(
-            n.metadata.labels.get("kubernetes.io/hostname", n.metadata.name) for n in able
-        )
-        names = {
-            value
-            for n in pod.cluster.all(k8s.Node, "Node")
-            for value in (n.metadata.name, n.metadata.labels.get("kubernetes.io/hostname"))
-        }
-        if its and pod.cluster.complete("Node") and not its & names:
-            return _of_a_node_that_is_gone(pod, claim, sorted(its))
-        disk = f"whose volume is a disk of that node ({volume_where(volume)})"
-        lead = "" if bare else f"Free the node of {claim.name} for the pod, {disk}, or "
-        copy += f": {claim.name} is on a disk of a node without them ({volume_where(volume)})" if bare else ""
-    else:
-        lead = f"Add a node {'with its GPUs ' if wanted else ''}where {claim.name} is ({volume_where(volume)}), or "
-    return fixes.platform(
-        f"{lead}{copy}"[:1].upper() + f"{lead}{copy}"[1:], f"kubectl get nodes -L {','.join(map(shlex.quote, keys))}"
-    )
+    return f"; its GPUs are on {shown}{' and others' if len(places) > _MOST else ''}"
 
 
 def _of_a_node_that_is_gone(pod: Pod, claim: VolumeClaim, nodes: list[str]) -> Fix:

@@ -484,69 +484,87 @@ def _quotes(requests: list[tuple[DeviceClaim, dict[str, Any]]]) -> Iterator[Evid
 
 
 def _fixes(pending: Pending, missing: str, requests: list[tuple[DeviceClaim, dict[str, Any]]]) -> Iterator[Fix]:
-    source = next((c.template for c, _ in requests if c.template), "") or next((c.claim for c, _ in requests), "")
-    kind = "ResourceClaimTemplate" if any(c.template for c, _ in requests) else "ResourceClaim"
-    where = f"{kind} {source}" if source else "the claim"
-    allocating = "cannot allocate" in pending.message  # it has been made then
+    """What gives the claim its devices: a class that is there, a claim that is made, devices that are free and fit."""
     lacked = _LACKED.search(pending.message)
-    if lacked and not missing:
+    allocating = "cannot allocate" in pending.message  # it has been made then
+    if missing:
+        yield from _of_a_missing_class(pending, missing, requests)
+    elif lacked:
         yield fixes.platform(
             f"Wait for the scheduler, which tries again by itself: DeviceClass {lacked['name']}, which it did not find, is there by now",
             f"kubectl -n {pending.pod.namespace} describe pod {pending.pod.name}",
         )
-        return
-    if missing:
-        have = _classes(pending)
-        alike = [name for name in have if _kinds(name) & _kinds(missing)]
-        if near := difflib.get_close_matches(missing, alike, n=1, cutoff=0):
-            text = f"Name {near[0]} instead of {missing} in {where}"
-            naming = next((c for c, r in requests if r.get("deviceClassName") == missing), None)
-
-            def named(request: dict[str, Any]) -> dict[str, Any]:
-                return {**request, "deviceClassName": near[0]} if request.get("deviceClassName") == missing else request
-
-            yield _of_other_requests(pending.pod, naming, f"{text} ({_anew(kind)})", named) or fixes.advice(
-                text, "kubectl get deviceclasses"
-            )
-        if missing in _NVIDIA_GPUS and any(name.startswith("compute-domain-") for name in have):
-            yield fixes.platform(
-                "Have NVIDIA's DRA driver serve GPUs, too, which its chart leaves out by default: resources.gpus.enabled=true "
-                "and gpuResourcesEnabledOverride=true"
-            )
-        elif missing in _NVIDIA_GPUS:
-            yield fixes.platform(
-                f"Install NVIDIA's DRA driver (chart nvidia-dra-driver-gpu) with GPUs switched on, which makes DeviceClass {missing}; "
-                "where the GPU operator brings the driver add nvidiaDriverRoot=/run/nvidia/driver, on GKE /home/kubernetes/bin/nvidia. Its "
-                "nodes' device plugin must go, which hands the same GPUs out",
-                "helm upgrade --install nvidia-dra-driver-gpu nvidia-dra-driver-gpu --repo https://helm.ngc.nvidia.com/nvidia "
-                "-n nvidia-dra-driver-gpu --create-namespace --set resources.gpus.enabled=true --set gpuResourcesEnabledOverride=true",
-            )
-        else:
-            yield fixes.platform(f"Install the DRA driver that brings {missing}")
     elif not allocating and any(_UNMADE in reason.detail for verdict in pending.verdicts for reason in verdict.reasons):
         yield _why_not_made(pending)
     else:
-        said, of = next(((s, request) for _, request in requests for s in _selectors(request)), ("", None))
-        asked = [of] if of else [request for _, request in requests]
-        count = max((n for request in asked if isinstance(n := request.get("count"), int)), default=1)
-        users = [] if said else _users(pending)
-        text = (
-            f"Relax the selector {said} in {where} to devices that there are{_such(pending, said)} ({_anew(kind)})"
-            if said
-            else f"Free all such devices of one node for {where}, which takes no fewer (allocationMode All)"
-            if any(request.get("allocationMode") == "All" for request in asked)
-            else f"Free or add {count_of(count, 'device')} for {where}"
+        yield _other_devices(pending, requests)
+
+
+def _named_by(requests: list[tuple[DeviceClaim, dict[str, Any]]]) -> tuple[str, str]:
+    """The kind of the object in which requests stand, and the object in words."""
+    template = next((claim.template for claim, _ in requests if claim.template), "")
+    kind = "ResourceClaimTemplate" if template else "ResourceClaim"
+    name = template or next((claim.claim for claim, _ in requests), "")
+    return kind, f"{kind} {name}" if name else "the claim"
+
+
+def _of_a_missing_class(
+    pending: Pending, missing: str, requests: list[tuple[DeviceClaim, dict[str, Any]]]
+) -> Iterator[Fix]:
+    """The class of devices that was meant, else the driver that brings the one that is named."""
+    have = _classes(pending)
+    alike = [name for name in have if _kinds(name) & _kinds(missing)]
+    if near := difflib.get_close_matches(missing, alike, n=1, cutoff=0):
+        yield _of_class(pending, near[0], missing, requests)
+    if missing not in _NVIDIA_GPUS:
+        yield fixes.platform(f"Install the DRA driver that brings {missing}")
+    elif any(name.startswith("compute-domain-") for name in have):
+        yield fixes.platform(
+            "Have NVIDIA's DRA driver serve GPUs, too, which its chart leaves out by default: resources.gpus.enabled=true "
+            "and gpuResourcesEnabledOverride=true"
         )
-        text += (
-            f": {', '.join(users[:3])}{' and others' if len(users) > 3 else ''} {'has' if len(users) == 1 else 'have'} some"
-            if users
-            else ""
+    else:
+        yield fixes.platform(
+            f"Install NVIDIA's DRA driver (chart nvidia-dra-driver-gpu) with GPUs switched on, which makes DeviceClass {missing}; "
+            "where the GPU operator brings the driver add nvidiaDriverRoot=/run/nvidia/driver, on GKE /home/kubernetes/bin/nvidia. Its "
+            "nodes' device plugin must go, which hands the same GPUs out",
+            "helm upgrade --install nvidia-dra-driver-gpu nvidia-dra-driver-gpu --repo https://helm.ngc.nvidia.com/nvidia "
+            "-n nvidia-dra-driver-gpu --create-namespace --set resources.gpus.enabled=true --set gpuResourcesEnabledOverride=true",
         )
-        if said and count > 1:
-            text += f", {count} of them on one node"
-        yield fixes.advice(
-            text, "kubectl get resourceslices -o yaml", f"kubectl -n {pending.pod.namespace} get resourceclaims"
-        )
+
+
+def _of_class(pending: Pending, name: str, missing: str, requests: list[tuple[DeviceClaim, dict[str, Any]]]) -> Fix:
+    """The name of a class that is there, in each request that names one that is not."""
+    kind, where = _named_by(requests)
+    text = f"Name {name} instead of {missing} in {where}"
+    naming = next((claim for claim, request in requests if request.get("deviceClassName") == missing), None)
+
+    def named(request: dict[str, Any]) -> dict[str, Any]:
+        return {**request, "deviceClassName": name} if request.get("deviceClassName") == missing else request
+
+    patch = _of_other_requests(pending.pod, naming, f"{text} ({_anew(kind)})", named)
+    return patch or fixes.advice(text, "kubectl get deviceclasses")
+
+
+def _other_devices(pending: Pending, requests: list[tuple[DeviceClaim, dict[str, Any]]]) -> Fix:
+    """Devices for a claim that none of the nodes has free: by another selector where there is one, else free ones."""
+    kind, where = _named_by(requests)
+    said, of = next(((s, request) for _, request in requests for s in _selectors(request)), ("", None))
+    asked = [of] if of else [request for _, request in requests]
+    count = max((n for request in asked if isinstance(n := request.get("count"), int)), default=1)
+    if said:
+        text = f"Relax the selector {said} in {where} to devices that there are{_such(pending, said)} ({_anew(kind)})"
+        text += f", {count} of them on one node" if count > 1 else ""
+    elif any(request.get("allocationMode") == "All" for request in asked):
+        text = f"Free all such devices of one node for {where}, which takes no fewer (allocationMode All)"
+    else:
+        text = f"Free or add {count_of(count, 'device')} for {where}"
+    if not said and (users := _users(pending)):
+        others = " and others" if len(users) > 3 else ""
+        text += f": {', '.join(users[:3])}{others} {'has' if len(users) == 1 else 'have'} some"
+    return fixes.advice(
+        text, "kubectl get resourceslices -o yaml", f"kubectl -n {pending.pod.namespace} get resourceclaims"
+    )
 
 
 #: What a selector compares: `device.attributes['gpu.nvidia.com'].productName`.

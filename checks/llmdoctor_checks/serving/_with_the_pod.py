@@ -68,39 +68,51 @@ class WithThePod(msgspec.Struct, frozen=True):
 
 def with_the_pod(pod: Pod, cluster: Cluster, events: Events | None, grace: int) -> WithThePod | None:
     """What broke off within the grace period of pods that were deleted, and hardly anything that did at another time."""
-    now = cluster.now
-    deleted = [*events.of(_DELETED), *_of_former_templates(pod, cluster)] if events is not None else []
-    deleted = deleted or _stopped(pod, cluster)
-    gone = [one for one in dict.fromkeys(deleted) if one.last is not None]
+    now, gone = cluster.now, _gone(pod, cluster, events)
     if now is None or not gone:
         return None
     told = sorted({at for one in gone for at in (one.first, one.last) if at is not None})
     ended = {at: (now - at).total_seconds() for at in told}
     windows = [(since + _SKEW, since - grace - _AFTER) for since in ended.values()]
-    names = {item.name for item in pod.services}
     said = cluster.once("broke off", lambda: list(_broke_off(cluster)))
     who = {c.whose for c in asking(pod, cluster)} if said else set()
     for log, lines in said:
-        if log.whose not in who:
-            continue
-        found = [
-            (line, ago)
-            for line in lines
-            if (ago := written_ago(line, now)) is not None
-            and all(leads_here(pod, names, url, log.source.namespace) for url in asked_for(line))
-        ]
-        inside = [(line, ago) for line, ago in found if any(late <= ago <= early for early, late in windows)]
-        apart = [x for n, x in enumerate(inside) if not n or _another(inside[n - 1], x)]
-        all_of = [x for n, x in enumerate(found) if not n or _another(found[n - 1], x)]
-        if len(apart) < max(_FEWEST, _SHARE * len(all_of)):
-            continue
-        if _covered(log, windows, now) ** len(apart) > _CHANCE:
+        apart = _mostly_within(windows, _told_of(pod, log, lines, now)) if log.whose in who else []
+        if not apart or _covered(log, windows, now) ** len(apart) > _CHANCE:
             continue
         last = max((at for at, since in ended.items() if since + _SKEW >= apart[-1][1]), default=told[-1])
         event = next(one for one in gone if last in (one.first, one.last))
         after = max(min(since - ago for since in ended.values() if since + _SKEW >= ago) for _, ago in apart)
         return WithThePod([line for line, _ in apart], event, after, apart[-1][1])
     return None
+
+
+def _gone(pod: Pod, cluster: Cluster, events: Events | None) -> list[Event]:
+    """What tells when pods of the workload were told to end: their controllers, else the kubelet."""
+    deleted = [*events.of(_DELETED), *_of_former_templates(pod, cluster)] if events is not None else []
+    return [one for one in dict.fromkeys(deleted or _stopped(pod, cluster)) if one.last is not None]
+
+
+def _told_of(pod: Pod, log: Log, lines: list[Line], now: datetime) -> list[tuple[Line, float]]:
+    """The lines that have a time and name no other server, each with how many seconds ago it was written."""
+    names = {item.name for item in pod.services}
+    return [
+        (line, ago)
+        for line in lines
+        if (ago := written_ago(line, now)) is not None
+        and all(leads_here(pod, names, url, log.source.namespace) for url in asked_for(line))
+    ]
+
+
+def _mostly_within(windows: list[tuple[float, float]], found: list[tuple[Line, float]]) -> list[tuple[Line, float]]:
+    """One line for each request that broke off while a pod ended, where those are nearly all that broke off."""
+    apart = _once([(line, ago) for line, ago in found if any(late <= ago <= early for early, late in windows)])
+    return apart if len(apart) >= max(_FEWEST, _SHARE * len(_once(found))) else []
+
+
+def _once(found: list[tuple[Line, float]]) -> list[tuple[Line, float]]:
+    """The first line of each request."""
+    return [x for n, x in enumerate(found) if not n or _another(found[n - 1], x)]
 
 
 def _stopped(pod: Pod, cluster: Cluster) -> list[Event]:

@@ -229,38 +229,64 @@ def gateway_timeout(
     - https://kubernetes.github.io/ingress-nginx/user-guide/nginx-configuration/annotations/#custom-timeouts
     """
     engine = next((e for e in subject.engines(pod) if ports(e)), None)
-    serves = subject.engines(pod) or pod.log_only
-    cut = cut_off(pod, subject, cluster) if serves else own_words(pod, cluster)
-    told = None
-    if cut and not stray(cut):
-        its_own = any(map(own_setting, cut))
-        timeout = _that_ended(cut, pod, engine, subject, cluster) if engine and not its_own else None
-        told = _gave_up(pod, cut, timeout, cluster, serves=bool(serves))
-        if engine is not None and told.role == "cause" and stalled(pod, engine, logs, metrics) is not None:
-            yield msgspec.structs.replace(told, role="risk", severity=None)  # no patience helps against that
-            return
+    told = _told_by_others(pod, engine, subject, cluster)
     if told is not None and told.role == "cause":
-        yield told
+        # no patience helps against a server that stands still
+        still = engine is not None and stalled(pod, engine, logs, metrics) is not None
+        yield msgspec.structs.replace(told, role="risk", severity=None) if still else told
         return
-    found = (_own_timeout(pod, subject, logs) or outlasted(pod, cluster, logs)) if pod.exists else None
-    if found is None and engine is not None and logs is not None and engine.name == "llama.cpp":
-        found = _by_its_router(pod, engine, logs)
-    if found is None and engine is not None:
-        found = closed_while_idle(pod, engine, subject, cluster, logs)
-    if found is None and engine is not None and _generates(engine):
-        found = given_up(pod, engine, subject, cluster, logs) if logs is not None else None
-        found = found or cut_short(pod, engine, subject, cluster, logs) or impatient(pod, engine, cluster, logs)
-        found = found or _all_at_one_age(pod, engine, subject, cluster, logs)
-        found = found or _shorter_than_answers(pod, engine, subject, cluster, metrics)
-    if found is None and engine is None and not subject.engines(pod) and pod.ready:
-        found = _all_at_one_age(pod, None, subject, cluster, logs) or closed_by_uvicorn(pod, cluster, logs)
-        found = found or _by_its_host(pod, subject, cluster)
+    found = _told_by_itself(pod, engine, subject, cluster, metrics, logs)
     if found is None or found.role not in ("cause", "risk"):
         found = ended_early(pod, cluster, logs) or found
-    if found is None or (told is not None and found.role != "cause"):
-        found = told or found
+    if told is not None and (found is None or found.role != "cause"):
+        found = told
     if found is not None:
         yield found
+
+
+def _told_by_others(pod: Pod, engine: Engine | None, subject: Subject, cluster: Cluster) -> Finding | None:
+    """A timeout in the words of whoever gave up: clients of the pod, gateways, or the pod itself where it is one."""
+    serves = bool(subject.engines(pod)) or pod.log_only
+    cut = cut_off(pod, subject, cluster) if serves else own_words(pod, cluster)
+    if not cut or stray(cut):
+        return None
+    its_own = any(map(own_setting, cut))
+    timeout = _that_ended(cut, pod, engine, subject, cluster) if engine and not its_own else None
+    return _gave_up(pod, cut, timeout, cluster, serves=serves)
+
+
+def _told_by_itself(
+    pod: Pod, engine: Engine | None, subject: Subject, cluster: Cluster, metrics: Metrics | None, logs: Logs | None
+) -> Finding | None:
+    """A timeout that nobody names: what its log, its metrics and what leads to it show of one, what proves more first."""
+    found = (_own_timeout(pod, subject, logs) or outlasted(pod, cluster, logs)) if pod.exists else None
+    if found is not None:
+        return found
+    if engine is None:
+        return _of_another_program(pod, subject, cluster, logs)
+    if logs is not None and engine.name == "llama.cpp":
+        found = _by_its_router(pod, engine, logs)
+    found = found or closed_while_idle(pod, engine, subject, cluster, logs)
+    if found is not None or not _generates(engine):
+        return found
+    return (
+        (given_up(pod, engine, subject, cluster, logs) if logs is not None else None)
+        or cut_short(pod, engine, subject, cluster, logs)
+        or impatient(pod, engine, cluster, logs)
+        or _all_at_one_age(pod, engine, subject, cluster, logs)
+        or _shorter_than_answers(pod, engine, subject, cluster, metrics)
+    )
+
+
+def _of_another_program(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None) -> Finding | None:
+    """The same of a program that is no known engine, and is up."""
+    if subject.engines(pod) or not pod.ready:
+        return None
+    return (
+        _all_at_one_age(pod, None, subject, cluster, logs)
+        or closed_by_uvicorn(pod, cluster, logs)
+        or _by_its_host(pod, subject, cluster)
+    )
 
 
 def _that_ended(cut: list[Line], pod: Pod, engine: Engine, subject: Subject, cluster: Cluster) -> Timeout | None:

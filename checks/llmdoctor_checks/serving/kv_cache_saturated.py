@@ -268,20 +268,15 @@ def _by_log(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         return
     last, times = said[-1], _preempted_by_log(engine, logs, said)
     full = all(load.cache >= _FULL for load in said)
-    # of a few lines only a queue that is longer than what runs tells more than a burst: whoever waits waits for all of those;
-    # a log that was cut down shows fewer, and then the engine's own word that the cache is full counts as one
-    enough = len(said) >= _FEWEST_STATEMENTS or (
-        len(said) > 1
-        and len(said) + len(retractions(engine.container, logs)) > _FEWEST_STATEMENTS
-        and said[0].waiting <= last.waiting
-    )
-    deep = enough and all(load.waiting >= load.running for load in said)
-    grown = (
-        len(said) > 2 and said[0].waiting < last.waiting and last.waiting >= last.running and _cut_down(engine, said)
-    )
     before = _before_it_slowed(recent, said) or _before_it_was_full(recent)
     quoted = picked(engine.container, logs) and _full_as_quoted(recent)
-    if not (quoted or (full and (lasting or deep or grown)) or times or put_back is not None or before is not None):
+    if not (
+        quoted
+        or (full and (lasting or _more_than_a_burst(engine, logs, said)))
+        or times
+        or put_back is not None
+        or before is not None
+    ):
         return
     if _worked_off(said, preempted=times is not None):
         return
@@ -296,6 +291,22 @@ def _by_log(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         fixes=(engines_fix(pod),) if others else _fixes(pod, engine, ""),
         order=last.line.order,
     )
+
+
+def _more_than_a_burst(engine: Engine, logs: Logs, said: list[Statement]) -> bool:
+    """Whether a few statements show more than a burst: a queue that is longer than what runs, for which whoever waits has to wait.
+
+    A log that was cut down shows fewer of them, and then the engine's own word that the cache is full counts as one.
+    """
+    first, last = said[0], said[-1]
+    if len(said) > 2 and first.waiting < last.waiting and last.waiting >= last.running and _cut_down(engine, said):
+        return True
+    enough = len(said) >= _FEWEST_STATEMENTS or (
+        len(said) > 1
+        and len(said) + len(retractions(engine.container, logs)) > _FEWEST_STATEMENTS
+        and first.waiting <= last.waiting
+    )
+    return enough and all(load.waiting >= load.running for load in said)
 
 
 def _preempted_alone(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:

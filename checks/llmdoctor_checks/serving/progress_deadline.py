@@ -11,6 +11,7 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Fix,
+    Phase,
     Pod,
     Subject,
     Workload,
@@ -232,6 +233,7 @@ def _maker(pod: Pod, workload: Workload) -> Workload:
 
 
 def _of_pod(pod: Pod, subject: Subject, told: list[Evidence]) -> Iterator[Finding]:
+    """What a deadline did to a pod, or will do: before it had a node, while it was made, while it loads."""
     workload = subject.workload
     found = _deadline(pod, subject, told)
     if workload is None or found is None:
@@ -255,23 +257,13 @@ def _of_pod(pod: Pod, subject: Subject, told: list[Evidence]) -> Iterator[Findin
             pods=(pod.name,),
         )
         return
-    logs = subject.logs(pod)
     engines = [engine.container for engine in subject.engines(pod)]
     for container in engines or [c for c in pod.containers if c.role == "main"]:
-        phase = phase_of(logs.current(container.name))
-        on_its_way = (
-            phase.name != "serving"
-            if phase
-            else not pod.ready and (any(map(_gave_up, told)) or _may_yet(container, deadline))
-        )
-        if told and _loads(pod, container) and on_its_way:
-            init = next((c.name for c in pod.containers if c.role == "init" and c.running), "")
-            doing = f"{container.name} runs since its first start and is {f'still {phase.name}' if phase else 'not ready yet'}"
-            if not container.running:
-                doing = f"its init container {init} is still at work"
+        phase = phase_of(subject.logs(pod).current(container.name))
+        if told and _loads(pod, container) and _on_its_way(container, phase, told, deadline):
             yield Finding(
                 confidence="likely" if phase else "possible",
-                summary=f"{workload.ref} was given up after {say_seconds(deadline)}; {doing}.",
+                summary=f"{workload.ref} was given up after {say_seconds(deadline)}; {_doing(container, phase)}.",
                 evidence=(*told, evidence),
                 explains=("rollout-stuck", "not-ready"),
                 fixes=tuple(_fixes(workload, made, int(deadline * 3))),
@@ -286,6 +278,21 @@ def _of_pod(pod: Pod, subject: Subject, told: list[Evidence]) -> Iterator[Findin
         if not pod.exists and probe is not None and probe.budget > deadline * 1.1:
             yield _too_short(container, probe, deadline, evidence, workload, made)
             return
+
+
+def _on_its_way(container: Container, phase: Phase | None, told: list[Evidence], deadline: float) -> bool:
+    """Whether a container still loads: by its log, else since it is not ready and may be within the time that it needs."""
+    if phase:
+        return phase.name != "serving"
+    return not container.pod.ready and (any(map(_gave_up, told)) or _may_yet(container, deadline))
+
+
+def _doing(container: Container, phase: Phase | None) -> str:
+    """What a container does while its rollout is given up, in words."""
+    if not container.running:
+        init = next((c.name for c in container.pod.containers if c.role == "init" and c.running), "")
+        return f"its init container {init} is still at work"
+    return f"{container.name} runs since its first start and is {f'still {phase.name}' if phase else 'not ready yet'}"
 
 
 def _too_short(

@@ -123,11 +123,19 @@ def weights_off_gpu(pod: Pod, engine: Engine, logs: Logs | None, subject: Subjec
         yield found
 
 
+def _no_room(split: Line | None) -> str:
+    """What the model takes and what was free when Ollama split it, as words that follow."""
+    room = re.search(_MEMORY, split.text) if split else None
+    return f": it takes {room[2]}, and {room[1]} were free" if room else ""
+
+
 def _layers(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
+    """A model of which a part of the layers, by the last word of the log on it, is not on the GPU, and nobody asked for that."""
     log = logs.current(engine.container.name)
     last = last_offloaded(log) if log else None
-    chosen = engine.explicit("gpu_layers")
-    if log is None or last is None or chosen is not None or not (pod.log_only or engine.container.accelerators):
+    if log is None or last is None or not (pod.log_only or engine.container.accelerators):
+        return None
+    if engine.explicit("gpu_layers") is not None:
         return None
     line, there, layers = last
     if there >= _NEARLY_ALL * layers or not any(re.search(_DEVICES, x.text) for x in _device_lines(log)):
@@ -136,8 +144,6 @@ def _layers(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     asked = re.search(_ASKED, split.text) if split else None
     if asked and asked[1] != "-1":
         return None  # a number that the model or a request asked for
-    room = re.search(_MEMORY, split.text) if split else None
-    why = f": it takes {room[2]}, and {room[1]} were free" if room else ""
     limit = _A_MINUTE if there <= _HARDLY * layers else _LONG_SECONDS
     waits = _waits(log, line, limit) if there <= _HALF * layers else []
     if engine.name == "llama.cpp" and any(_all_on_gpu(other, layers) for other in log.find("layers to GPU")):
@@ -150,13 +156,14 @@ def _layers(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     told = not routed and not engine.at_least(_ALL_BY_DEFAULT)
     # a log alone says nothing of the arguments
     default = engine.name == "llama.cpp" and told and there == 0 and not pod.log_only and not unseen
+    why = _no_room(split) or (", as no --n-gpu-layers is set" if default else "")
     return Finding(
         # a model that is larger than the GPU may be what somebody wants; a GPU that is asked for and left idle is not, nor is an
         # answer that takes minutes
         role="cause" if there == 0 or waits else "risk",
-        confidence="possible" if unseen else "certain" if (default or room) and not waits else "likely",
+        confidence="possible" if unseen else "certain" if why and not waits else "likely",
         summary=f"{engine.at} has {there} of {layers} layers of the model on the GPU, and computes the "
-        f"others on the CPU{why or (', as no --n-gpu-layers is set' if default else '')}"
+        f"others on the CPU{why}"
         f"{f'; most of its last answers took {say_seconds(limit)} or longer' if waits else ''}.",
         evidence=(
             log_evidence(line),

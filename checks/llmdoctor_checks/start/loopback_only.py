@@ -156,40 +156,42 @@ def _other_port(engine: Engine) -> str:
 def _asked_in_vain(pod: Pod, engine: Engine | None, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
     """An engine, or another program by its own log, whose address keeps the kubelet or a Service from reaching it."""
     container = next(c for c in pod.containers if c.role != "init")
-    host = loopback_told(engine) if engine else None
     troubled = container.trouble("not-ready", "crashed") is not None
-    refused = [event for _, event in failures(container, events)]
-    line = listens(container, logs, _probed(container)) or _refusing(container, refused, logs) if troubled else None
-    if host and line and (line[0] == ANY_IPV4) != (host.value == ANY_IPV4):
-        host = None  # the engine itself says otherwise
-    address = str(host.value) if host else line[0] if line else ""
-    if not address or (pod.failing and not troubled):
+    if pod.failing and not troubled:
         return
     failing = troubled and not ended_by_itself(container, events)
-    if engine is None and (not refused or line is None or listens_elsewhere(container, logs, line[2])):
-        return
+    refused = [event for _, event in failures(container, events)]
     if failing and refused and not any("connection refused" in event.message for event in refused):
         return  # the kubelet says otherwise
-    if address == ANY_IPV4:
-        # the kubelet asks the first of the pod's addresses
-        asked = _probe(container) if failing and refused and ":" in pod.status.pod_ip else None
-        address, reaches = f"{address}, which is IPv4 alone", f"the pod's IPv6 address {pod.status.pod_ip}"
-    else:
-        asked, reaches = _probe(container) or _service(pod, engine), "the address of the pod"
-    if asked is None or (line and not failing):
+    line = listens(container, logs, _probed(container)) or _refusing(container, refused, logs) if troubled else None
+    if line and not failing:
+        return
+    if engine is None and (not refused or line is None or listens_elsewhere(container, logs, line[2])):
+        return
+    host = _as_told(engine, line)
+    address = str(host.value) if host else line[0] if line else ""
+    asked = _who_asks(pod, container, engine, address, in_vain=failing and bool(refused)) if address else None
+    if asked is None:
         return
     who, evidence = asked
     elsewhere = _other_port(engine) if engine and host and failing else ""
-    at, there = (
-        (f", at port {_port(engine)}", f"port {elsewhere} of {reaches}") if engine and elsewhere else ("", reaches)
-    )
     serve = line is not None and SERVE_PROXY in line[1].text
+    if serve:
+        fix = _of_ray_serve(pod)
+    elif engine and elsewhere:
+        fix = _both(engine, who, elsewhere)
+    else:
+        fix = _fix(pod, engine, host, "::" if ":" in pod.status.pod_ip else ANY_IPV4, line[2] if line else "")
     server = engine.label if engine else "Ray Serve" if serve else container.name
-    tail = ", its default" if (host and host.source == "default") or serve else ""
+    said = ", which is IPv4 alone" if address == ANY_IPV4 else ""
+    said += ", its default" if (host and host.source == "default") or serve else ""
+    there = f"the pod's IPv6 address {pod.status.pod_ip}" if address == ANY_IPV4 else "the address of the pod"
+    if engine and elsewhere:
+        said, there = f"{said}, at port {_port(engine)}", f"port {elsewhere} of {there}"
     yield Finding(
         role="cause" if failing else "risk",
         severity="critical",
-        summary=f"{server} listens on {address}{tail}{at}, and {who} asks {there}: every connection is refused.",
+        summary=f"{server} listens on {address}{said}, and {who} asks {there}: every connection is refused.",
         evidence=(
             *(event_evidence(e, pod.cluster) for e in refused[-1:]),
             *((_said(container, host),) if host else ()),
@@ -197,12 +199,24 @@ def _asked_in_vain(pod: Pod, engine: Engine | None, events: Events | None, logs:
             evidence,
         ),
         explains=("not-ready", "crash-loop", "probe-too-short", *_of_port(engine, elsewhere)) if failing else (),
-        fix=_of_ray_serve(pod)
-        if serve
-        else _both(engine, who, elsewhere)
-        if engine and elsewhere
-        else _fix(pod, engine, host, "::" if ":" in pod.status.pod_ip else ANY_IPV4, line[2] if line else ""),
+        fix=fix,
     )
+
+
+def _as_told(engine: Engine | None, line: tuple[str, Line, str] | None) -> Setting | None:
+    """The address that an engine was told, unless it says itself that it listens at one of another kind."""
+    host = loopback_told(engine) if engine else None
+    return None if host and line and (line[0] == ANY_IPV4) != (host.value == ANY_IPV4) else host
+
+
+def _who_asks(
+    pod: Pod, container: Container, engine: Engine | None, address: str, *, in_vain: bool
+) -> tuple[str, Evidence] | None:
+    """What connects to the pod where nobody listens, if the server listens at this address."""
+    if address != ANY_IPV4:
+        return _probe(container) or _service(pod, engine)
+    # the kubelet asks the first of the pod's addresses
+    return _probe(container) if in_vain and ":" in pod.status.pod_ip else None
 
 
 def _of_ray_serve(pod: Pod) -> Fix:

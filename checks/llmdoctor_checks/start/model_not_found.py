@@ -22,6 +22,7 @@ from kubectl_llmdoctor.api import (
     dig,
     expression,
     fixes,
+    k8s,
     log_evidence,
     pod_evidence,
     setting_evidence,
@@ -317,42 +318,74 @@ def _into_an_empty_dir(engine: Engine, model: Setting, path: str) -> Iterator[Fi
     volume = pod.volume(mount.name) if mount else None
     if mount is None or volume is None or volume.empty_dir is None or mount.sub_path or pod.completed or pod.lent:
         return
-    own = [*(text for _, text in container.words), *container.files.values()]
-    if container.spec.lifecycle or any(re.search(f"{_BRINGS}|{_MAKES}", text) for text in own):
-        return
-    if any(engine.value(name) for name in _DOWNLOADS):
+    if _fills_it_itself(engine):
         return
     mounting = [c for c in pod.containers if any(m.name == mount.name for m in c.spec.volume_mounts)]
     others = [c for c in mounting if c is not container]
     if any(c.role != "init" for c in others):
         return
-    brought = [_target(c, mount.name) for c in pod.containers if c.role == "init"]
-    inside = path.removeprefix(mount.mount_path.rstrip("/"))
-    if all(_does_nothing(c) for c in others) and not any(brought):
-        if not others and not re.search(_PUBLISHED, container.spec.image):
-            return  # an image of one's own may fill it when it starts
-        why = "which no other container mounts" if not others else f"and the script of {others[0].name} does nothing"
-        evidence = pod_evidence(pod, f"volumes[{mount.name}].emptyDir", "an emptyDir")
-        fix = f"Mount a volume that holds the model at {mount.mount_path}, or have an init container download it there,"
+    brought = [target for c in pod.containers if c.role == "init" and (target := _target(c, mount.name))]
+    if brought:
+        told = _brought_elsewhere(brought, others, mount, path)
     else:
-        known = [target for target in brought if target]
-        # one whose target is not known may bring it
-        if not known or any(all(target.container is not c for target in known) for c in others):
-            return
-        if any(target.folder is not None and _meets(target.folder, inside) for target in known):
-            return
-        target = known[0]
-        outside = ", outside of it" if target.folder is None else ""
-        why = f"and {target.container.name} downloads to {target.text}{outside}"
-        evidence = pod_evidence(target.container, target.path, target.line)
-        there = _seen_by(target.container, mount.name, inside)
-        fix = f"Have {target.container.name} download to {there}, or name the folder of the download as the model,"
+        told = _brought_by_nobody(container, others, mount)
+    if told is None:
+        return
+    why, evidence, fix = told
     yield Finding(
         role="risk",
         severity="critical",
         summary=f"{engine.title} is told to read its model from {path}, in the emptyDir {mount.name}, {why}: nothing is there.",
         evidence=(setting_evidence(container, model), evidence),
         fix=fixes.advice(f"{fix} in {fixes.edited(pod)}"),
+    )
+
+
+def _fills_it_itself(engine: Engine) -> bool:
+    """Whether the engine's own container may bring the model: by a hook, its script, or what the engine downloads."""
+    container = engine.container
+    own = [*(text for _, text in container.words), *container.files.values()]
+    return (
+        container.spec.lifecycle is not None
+        or any(re.search(f"{_BRINGS}|{_MAKES}", text) for text in own)
+        or any(engine.value(name) for name in _DOWNLOADS)
+    )
+
+
+def _brought_by_nobody(
+    container: Container, others: list[Container], mount: k8s.VolumeMount
+) -> tuple[str, Evidence, str] | None:
+    """Why nothing is in a volume to which no container downloads, what shows it, and what helps."""
+    if not all(map(_does_nothing, others)):
+        return None
+    if not others and not re.search(_PUBLISHED, container.spec.image):
+        return None  # an image of one's own may fill it when it starts
+    why = "which no other container mounts" if not others else f"and the script of {others[0].name} does nothing"
+    evidence = pod_evidence(container.pod, f"volumes[{mount.name}].emptyDir", "an emptyDir")
+    return (
+        why,
+        evidence,
+        f"Mount a volume that holds the model at {mount.mount_path}, or have an init container download it there,",
+    )
+
+
+def _brought_elsewhere(
+    brought: list[_Target], others: list[Container], mount: k8s.VolumeMount, path: str
+) -> tuple[str, Evidence, str] | None:
+    """The same where containers download, and none of them to the path that the engine reads."""
+    inside = path.removeprefix(mount.mount_path.rstrip("/"))
+    # one whose target is not known may bring it
+    if any(all(target.container is not c for target in brought) for c in others):
+        return None
+    if any(target.folder is not None and _meets(target.folder, inside) for target in brought):
+        return None
+    target = brought[0]
+    name, outside = target.container.name, ", outside of it" if target.folder is None else ""
+    there = _seen_by(target.container, mount.name, inside)
+    return (
+        f"and {name} downloads to {target.text}{outside}",
+        pod_evidence(target.container, target.path, target.line),
+        f"Have {name} download to {there}, or name the folder of the download as the model,",
     )
 
 

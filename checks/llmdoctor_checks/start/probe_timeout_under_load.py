@@ -7,6 +7,8 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
+import msgspec
+
 from kubectl_llmdoctor.api import (
     Cluster,
     Container,
@@ -249,6 +251,36 @@ def _compiling(log: Log) -> Line | None:
     return next((line for line in log.find(_COMPILES) if line.number > len(log) - _AT_LAST), None)
 
 
+class _Late(msgspec.Struct, frozen=True, kw_only=True):
+    """The line that tells why a server that is up answers its probe late, or with an error in the place of an answer."""
+
+    #: its health check waited for a token in vain
+    token: Line | None
+    #: its queue was full
+    full: Line | None
+    #: it said 503 now and then, and 200 after that
+    busy: Line | None
+    #: a mesh's sidecar asked it for the kubelet, in vain
+    passed_on: Line | None
+
+    @property
+    def line(self) -> Line | None:
+        return self.token or self.full or self.busy or self.passed_on
+
+    def stands_for(self, event: Event) -> bool:
+        """Whether a failure of the probe with an error is of that as well."""
+        late = (("503", self.token or self.full or self.busy), ("500", self.passed_on))
+        return any(line and event.message.endswith(f"statuscode: {code}") for code, line in late)
+
+
+def _why_late(probe: k8s.Probe | None, log: Log | None, told: Log | None, logs: Logs | None) -> _Late:
+    """The same of one instance, by its log, and by one that may stand for it (`told`)."""
+    token = _no_token(log)
+    full = next(told.find(_OVERLOADED), None) if told is not None and token is None else None
+    busy = _well_again(log, probe) if log is not None and not (token or full) else None
+    return _Late(token=token, full=full, busy=busy, passed_on=_passed_on(probe, logs))
+
+
 def _restarted(pod: Pod, ending: Ending, events: Events, logs: Logs | None) -> Finding | None:
     """An instance that was up when its probe ended it."""
     container = ending.container
@@ -257,21 +289,12 @@ def _restarted(pod: Pod, ending: Ending, events: Events, logs: Logs | None) -> F
     killed = list(probe_kills(pod, events, container))
     which = killed[-1][0] if killed else ""
     log = log_of(ending, logs)
-    token = _no_token(log)
     # where its log is not there, the one of now may show the same
     told = log or (container.own_log(logs) if pod.exists else None)
-    full = next(told.find(_OVERLOADED), None) if told is not None and token is None else None
-    failed = [event for kind, event in failures(container, events) if kind == which]
     probe = container.spec.probes.get(which)
-    busy = _well_again(log, probe) if log is not None and not (token or full) else None
-    passed_on = _passed_on(probe, logs)
-    slow = [
-        e
-        for e in failed
-        if _no_answer(e)
-        or ((token or full or busy) and e.message.endswith("statuscode: 503"))
-        or (passed_on and e.message.endswith("statuscode: 500"))
-    ]
+    why = _why_late(probe, log, told, logs)
+    failed = [event for kind, event in failures(container, events) if kind == which]
+    slow = [event for event in failed if _no_answer(event) or why.stands_for(event)]
     phase = phase_of(log)
     sure = served(log) and slow[-1:] == failed[-1:] if which == "startup" else _was_up(ending, probe, which, log, told)
     listened = None if sure or phase is not None else _listened(container, which, failed, slow, logs)
@@ -279,11 +302,10 @@ def _restarted(pod: Pod, ending: Ending, events: Events, logs: Logs | None) -> F
         return None
     span = f" after {say_seconds(ending.seconds)}" if ending.seconds is not None else ""
     compiles = _compiling(log) if log is not None else None
-    refused = token or full or busy or passed_on
-    said = refused or compiles or (phase.line if phase else listened)
+    said = why.line or compiles or (phase.line if phase else listened)
     return Finding(
         confidence="possible" if listened else "likely",
-        summary=f"The kubelet restarted {container.name}{span}: it was up and {_lacked(slow[-1], which, probe, token, full, busy)}.",
+        summary=f"The kubelet restarted {container.name}{span}: it was up and {_lacked(slow[-1], which, probe, why)}.",
         evidence=(
             *_evidence(pod, probe, [event_evidence(e, pod.cluster) for e in (slow[-1], killed[-1][1])], which),
             pod_evidence(pod, ending.path, ending.text),
@@ -291,9 +313,9 @@ def _restarted(pod: Pod, ending: Ending, events: Events, logs: Logs | None) -> F
         ),
         explains=("crash-loop", "not-ready", "probe-too-short"),
         fixes=(
-            *((_fix_of_token(container, probe),) if token and which == "liveness" else ()),
-            *(_fix_of_full(pod, container.pointer, probe) if full and which == "liveness" else ()),
-            *_fixes(pod, container.pointer, probe, which, _COMPILING_SECONDS if compiles else _MINUTE, refused),
+            *((_fix_of_token(container, probe),) if why.token and which == "liveness" else ()),
+            *(_fix_of_full(pod, container.pointer, probe) if why.full and which == "liveness" else ()),
+            *_fixes(pod, container.pointer, probe, which, _COMPILING_SECONDS if compiles else _MINUTE, why.line),
         ),
         # what the log says went wrong before the kill comes first
         order=float(len(log)) if log else None,
@@ -348,16 +370,14 @@ def _was_up(ending: Ending, probe: k8s.Probe | None, which: str, log: Log | None
     return phase_of(log) is None and ((ending.seconds or 0) >= _LONG_SECONDS or _answered_well(log, probe))
 
 
-def _lacked(
-    last: Event, which: str, probe: k8s.Probe | None, token: Line | None, full: Line | None, busy: Line | None
-) -> str:
+def _lacked(last: Event, which: str, probe: k8s.Probe | None, why: _Late) -> str:
     """What the probe did not get, in words."""
-    if busy and not _no_answer(last):
+    if why.busy and not _no_answer(last):
         return "what its probe asks answered 503 now and then, and 200 again after that, while it answered requests: it was busy"
-    if full and not _no_answer(last):
+    if why.full and not _no_answer(last):
         return "its health check answered 503 while its queue was full"
-    if token and not _no_answer(last):
-        waited = token.text.partition(_UNHEALTHY)[2].split(".")[0]
+    if why.token and not _no_answer(last):
+        waited = why.token.text.partition(_UNHEALTHY)[2].split(".")[0]
         return f"did not answer within the {waited} that SGLang's health check allows for a token"
     if probe is None:
         return f"did not answer within its {which} probe's timeout"

@@ -113,55 +113,68 @@ def probe_too_short(pod: Pod, subject: Subject, events: Events | None, logs: Log
     - https://kubernetes.io/docs/tasks/configure-pod-container/configure-liveness-readiness-startup-probes/
     """
     for ending in endings(pod):
-        container = ending.container
-        kills = list(probe_kills(pod, events, container)) if events else []
-        if (
-            container.role == "init"
-            or ending.oom_killed
-            or (ending.code not in _STOPPED and not _killed(ending, kills))
-        ):
-            continue
-        log = log_of(ending, logs)
-        phase = phase_of(log)
-        if _had_failed(log, ending):
-            continue
-        if served(log):
-            if not (kills and log and _too_late(log, container, kills[-1][0], events)):
-                continue
-            phase = None  # by then it was lost
-        told = None if kills or phase is None else _told(log, container, events)
-        kind = kills[-1][0] if kills else told or _by_time(ending)
-        probe = container.spec.probes.get(kind or "")
-        if kind is None or (probe is None and not kills):
-            continue
-        if kind == "liveness" and (
-            came_up(container)
-            or (_answered_once(ending, kills) and not (phase and _late(container, subject)))
-            or _answers(container, events, subject)
-        ):
-            continue
-        guess = kind == "liveness" and not kills and phase is None
-        still = stands_still(log) if log else []
-        if guess and not (log is None and probe and _killed_in_time(ending, probe)):
-            continue
-        yield Finding(
-            confidence="possible" if guess or still else "certain" if kills and phase else "likely",
-            summary=_summary(ending, kind, probe, phase, still=waited(still)),
-            evidence=(
-                *_evidence(ending, kind, probe, kills, phase),
-                *(log_evidence(line) for line in still[:1]),
-                *([pod_evidence(container, f"env[{_TRACED}]", "1")] if _traced(container) else []),
-            ),
-            explains=("crash-loop", "not-ready", "slow-load"),
-            fixes=(
-                *([fixes.remove_env(container, _TRACED, f"Leave {_TRACED} out")] if _traced(container) else []),
-                *_fixes(container, kind, probe, int(ending.seconds or 0)),
-            ),
-        )
-        return
+        if (found := _killed_in_its_start(pod, ending, subject, events, logs)) is not None:
+            yield found
+            return
     if not pod.failing:
         for engine in subject.engines(pod):
             yield from _risk(pod, engine, subject.sizing(engine))
+
+
+def _killed_in_its_start(
+    pod: Pod, ending: Ending, subject: Subject, events: Events | None, logs: Logs | None
+) -> Finding | None:
+    """An instance that a probe ended before it was ready, by the kubelet's events, else by its log or by how long it ran."""
+    container = ending.container
+    kills = list(probe_kills(pod, events, container)) if events else []
+    if container.role == "init" or ending.oom_killed or (ending.code not in _STOPPED and not _killed(ending, kills)):
+        return None
+    log = log_of(ending, logs)
+    phase = phase_of(log)
+    if _had_failed(log, ending):
+        return None
+    if served(log):
+        if not (kills and log and _too_late(log, container, kills[-1][0], events)):
+            return None
+        phase = None  # by then it was lost
+    told = None if kills or phase is None else _told(log, container, events)
+    kind = kills[-1][0] if kills else told or _by_time(ending)
+    probe = container.spec.probes.get(kind or "")
+    if kind is None or (probe is None and not kills):
+        return None
+    if kind == "liveness" and _had_answered(ending, kills, phase, subject, events):
+        return None
+    guess = kind == "liveness" and not kills and phase is None
+    if guess and not (log is None and probe and _killed_in_time(ending, probe)):
+        return None
+    still = stands_still(log) if log else []
+    traced = _traced(container)
+    return Finding(
+        confidence="possible" if guess or still else "certain" if kills and phase else "likely",
+        summary=_summary(ending, kind, probe, phase, still=waited(still)),
+        evidence=(
+            *_evidence(ending, kind, probe, kills, phase),
+            *(log_evidence(line) for line in still[:1]),
+            *([pod_evidence(container, f"env[{_TRACED}]", "1")] if traced else []),
+        ),
+        explains=("crash-loop", "not-ready", "slow-load"),
+        fixes=(
+            *([fixes.remove_env(container, _TRACED, f"Leave {_TRACED} out")] if traced else []),
+            *_fixes(container, kind, probe, int(ending.seconds or 0)),
+        ),
+    )
+
+
+def _had_answered(
+    ending: Ending, kills: list[tuple[str, Event]], phase: Phase | None, subject: Subject, events: Events | None
+) -> bool:
+    """Whether a liveness probe ended an instance that had answered it before: it was not the start that took too long."""
+    container = ending.container
+    return (
+        came_up(container)
+        or (_answered_once(ending, kills) and not (phase and _late(container, subject)))
+        or _answers(container, events, subject)
+    )
 
 
 def _killed(ending: Ending, kills: list[tuple[str, Event]]) -> bool:
