@@ -110,6 +110,7 @@ def maker(image: str) -> str:
 
 #: Words of images that are built for accelerators of a maker, and as what device plugins of that maker offer these.
 _BUILT_FOR = {
+    "310p": "huawei.com/Ascend310P",
     "ascend": "huawei.com/Ascend910",
     "cann": "huawei.com/Ascend910",
     "gaudi": "habana.ai/gaudi",
@@ -117,6 +118,7 @@ _BUILT_FOR = {
     "xpu": "gpu.intel.com/xe",
     "tpu": "google.com/tpu",
     "neuron": "aws.amazon.com/neuron",
+    "neuronx": "aws.amazon.com/neuron",
     "rocm": "amd.com/gpu",
 }
 

@@ -67,6 +67,11 @@ class Kernels(Case, frozen=True):
             return int(told["major"]), int(told["minor"])
         return self._gpu.gpu.compute if self._gpu else None
 
+    @template_value
+    def blackwell(self) -> str:
+        """The compute capability of a GPU of the Blackwell generation: 10.0 or above."""
+        return ".".join(map(str, self._compute)) if self._compute is not None and self._compute >= (10, 0) else ""
+
     @property
     def _newer_than_the_image(self) -> bool:
         """A GPU of the Blackwell generation with an image that may be from before PyTorch knew it (2.7 for CUDA 12.8).

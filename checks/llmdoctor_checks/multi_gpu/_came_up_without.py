@@ -24,6 +24,8 @@ from kubectl_llmdoctor.api import (
 
 #: By this a store's client says that its master took it after all (Mooncake's client_service.cpp; LMCache's remote_backend.py).
 _TAKEN = ("] Mounting segment: ", "Reconnected to master", "Connection initialized/re-established at ")
+#: How vLLM counts what it transferred in the last seconds (kv_connector/v1/metrics.py), where that was something.
+_DELIVERED = tuple(f"KV Transfer metrics: Num successful transfers={digit}" for digit in "123456789")
 _GLOG = r"\bE(?:20\d\d)?\d{4} [\d:.]+ +\d+ \w+\.cpp:\d+\] "
 _MASTERS = ("MOONCAKE_MASTER", "MOONCAKE_MASTER_SERVER_ADDRESS")
 
@@ -37,6 +39,8 @@ class _Without(msgspec.Struct, frozen=True):
     fix: str
     #: the variables by which a container is told of whom it asks
     told: tuple[str, ...] = ()
+    #: it is about NVIDIA's GPUs, and no harm that was seen: it may go on, only slower
+    of_cuda: bool = False
 
 
 _NO_STORE = "its Mooncake store, whose master it did not reach: KV caches are neither stored nor found"
@@ -95,11 +99,12 @@ _WITHOUTS = (
         expression(
             r"\bucx_utils\.cpp:\d+\] memory is detected as host, (?P<why>check that UCX is configured with CUDA support)"
         ),
-        (),
-        "CUDA in the UCX by which NIXL transfers KV caches, so that NIXL takes the GPU's memory for the host's: transfers fail, or end "
+        _DELIVERED,
+        "CUDA in the UCX by which NIXL transfers KV caches, so that NIXL takes the GPU's memory for the host's: transfers may fail, or end "
         "the process",
         "Take an image whose NIXL is built for its CUDA, or install that in it (nixl-cu12 with CUDA 12, nixl-cu13 with CUDA 13: the UCX in "
         "the wheel of another CUDA does not find CUDA); where UCX_TLS is set, add cuda_copy and cuda_ipc to it",
+        of_cuda=True,
     ),
 )
 #: UCX's ucp_context.c, of what it is told to use and has not; with nothing left but what stays in the pod it comes up, and meets no peer.
@@ -121,6 +126,7 @@ def came_up_without(pod: Pod, logs: Logs) -> Iterator[Finding]:
                 log is None
                 or line is None
                 or said is None
+                or (without.of_cuda and container.without_nvidia)
                 or any(x.number > line.number for x in log.find(*without.got))
             ):
                 continue
@@ -157,6 +163,7 @@ def _finding(pod: Pod, container: Container, without: _Without, line: Line, why:
     named = next((one for name in without.told if (one := container.env.get(name)) and one.value), None)
     there = reach(named.value, pod, container) if named is not None and named.value else None
     return Finding(
+        role="risk" if without.of_cuda else "cause",
         severity="warning",
         confidence="likely",
         summary=f"{container.name} came up without {without.what}{f' ({why})' if why else ''}.",

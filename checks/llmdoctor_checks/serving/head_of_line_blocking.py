@@ -199,6 +199,9 @@ def _without_end(pod: Pod, engine: Engine, log: Log) -> Finding | None:
     said = [(line, m) for line in log.find(_SHIFT) if (m := re.search(_SHIFTED, line.text[:2000]))][-_REQUESTS:]
     last = said[-1][1]["json"] or said[-1][1]["task"] if said else ""
     of_it = list(itertools.takewhile(lambda one: last == (one[1]["json"] or one[1]["task"]), reversed(said)))
+    limit = engine.explicit("n_predict")
+    if limit is not None and isinstance(limit.value, int) and limit.value > 0:
+        return None  # which ends it, however long it is
     if len(of_it) < _SHIFTS or any(re.search(_ENDED, x.text[:2000]) for x in log.lines(of_it[0][0].number)):
         return None
     line = of_it[0][0]
