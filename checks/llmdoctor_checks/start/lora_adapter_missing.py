@@ -1,4 +1,4 @@
-"""A LoRA adapter that the Hugging Face Hub does not have, or that nobody may load into a server that runs."""
+"""A LoRA adapter that the hub does not have, that nobody may load into a server that runs, or that was lost with the one before."""
 
 import re
 from collections.abc import Iterator
@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from kubectl_llmdoctor.api import (
     Engine,
     Finding,
+    Fix,
     Line,
+    Log,
     Logs,
     Pod,
     Setting,
@@ -30,11 +32,19 @@ _LOADS, _OPEN = "POST /v1/load_lora_adapter", "dynamic loading & unloading is en
 _ALLOW = "Allow adapters to be loaded while it runs; keep the port from whom you do not trust"
 _STARTED = "Application startup complete"
 _NO_ROUTE, _FEWEST = r'"POST /v1/load_lora_adapter HTTP/[\d.]{1,3}" 404\b', 2
+#: What vLLM prints of an adapter that was loaded or unloaded while it ran, and of a request for a name that it does not serve.
+_LOADED, _REMOVED, _NO_MODEL = "Loaded new LoRA adapter: name '", "Removed LoRA adapter: name '", " does not exist."
+_NAMED = r"LoRA adapter: name '(?P<name>[^']{1,120})'(?:, path '(?P<path>[^']{1,400})')?"
+_ASKED_MODEL = r"The model [`'\\]{1,4}(?P<name>[^`'\\]{1,120})[`'\\]{1,4} does not exist\."
 #: Who tried so many seconds ago, and not since, gave it up.
 _LATELY = 86400
 
 
-@check("lora-adapter-missing", since="0.1", literals=(_NOT_FOUND, _NONE, _LOADS, _OPEN, _STARTED))
+@check(
+    "lora-adapter-missing",
+    since="0.1",
+    literals=(_NOT_FOUND, _NONE, _LOADS, _OPEN, _STARTED, _LOADED, _REMOVED, _NO_MODEL),
+)
 def lora_adapter_missing(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     """A LoRA adapter is not where the engine looks.
 
@@ -48,9 +58,13 @@ def lora_adapter_missing(pod: Pod, engine: Engine, logs: Logs | None) -> Iterato
     vLLM lets nobody load an adapter into a server that runs unless VLLM_ALLOW_RUNTIME_LORA_UPDATING is set: controllers that do so
     (production-stack's, AIBrix') meet with 404 each time, and requests for the adapter find no such model.
 
+    What was loaded into a server that runs is in its memory alone: after a restart of the container nobody has it, until somebody
+    loads it again.
+
     ## Fix
 
-    Correct the path or the volume. A GGUF server wants the adapter as GGUF, the others in PEFT's format. Text Generation
+    Correct the path or the volume. Have what must survive a restart loaded at every start (`--lora-modules NAME=PATH`).
+    A GGUF server wants the adapter as GGUF, the others in PEFT's format. Text Generation
     Inference wants a path as `--lora-adapters NAME=PATH`.
 
     ## References
@@ -61,6 +75,8 @@ def lora_adapter_missing(pod: Pod, engine: Engine, logs: Logs | None) -> Iterato
     """
     if logs is not None and (shut := _shut(pod, engine, logs)) is not None:
         yield shut
+    elif logs is not None and (lost := _lost(pod, engine, logs)) is not None:
+        yield lost
     told, container = engine.explicit("lora_modules"), engine.container
     if told is None or logs is None or pod.ready:
         return
@@ -100,6 +116,62 @@ def _shut(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         fixes=tuple(both),
         order=asked[0].order,
     )
+
+
+def _lost(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
+    """An adapter that was loaded into the instance before while that ran, and that clients ask the one of now for in vain."""
+    log = logs.current(engine.container.name) if engine.name == "vllm" and pod.ready else None
+    if log is None or not log.holds(_STARTED):
+        return None  # what was loaded since may stand in the part that is not there
+    before = next(iter(logs.of(engine.container.name, previous=True)), None)
+    had = {} if before is None else _loaded(before)
+    if not had or any(
+        line.text for line in log.find(_LOADED) if (at := re.search(_NAMED, line.text)) and at["name"] in had
+    ):
+        return None
+    refused: dict[str, list[Line]] = {}
+    for line in log.find(_NO_MODEL):
+        if (asked := re.search(_ASKED_MODEL, line.text[:2000])) and asked["name"] in had:
+            refused.setdefault(asked["name"], []).append(line)
+    for name, lines in refused.items():
+        ago = written_ago(lines[-1], pod.cluster.now)
+        if len(lines) < _FEWEST or (ago is not None and ago > _LATELY):
+            continue
+        told, path = had[name]
+        return Finding(
+            severity="warning",
+            summary=f"The adapter {name} was loaded into {engine.container.name} while it ran, and is gone since the container was "
+            f"restarted: {len(lines)} requests for it found no such model.",
+            evidence=(log_evidence(told), log_evidence(lines[-1])),
+            explains=("served-model-name-mismatch", "http-5xx"),
+            fix=_again(engine, name, path),
+            order=lines[0].order,
+        )
+    return None
+
+
+def _loaded(log: Log) -> dict[str, tuple[Line, str]]:
+    """The adapters that an instance had at its end, with the line and the path from which each was loaded while it ran."""
+    started = next((line.number for line in log.find(_STARTED)), 0)
+    had: dict[str, tuple[Line, str]] = {}
+    for line in sorted((*log.find(_LOADED), *log.find(_REMOVED)), key=lambda line: line.number):
+        if line.number < started or (found := re.search(_NAMED, line.text)) is None:
+            continue
+        if found["path"]:
+            had[found["name"]] = (line, found["path"])
+        else:
+            had.pop(found["name"], None)
+    return had
+
+
+def _again(engine: Engine, name: str, path: str) -> Fix:
+    if path.startswith("/") or engine.explicit("lora_modules") is not None:
+        # a folder of the container may be as new as the container, and what is there already of the option stays
+        return fixes.advice(
+            f"Load {name} from {path} again (POST /v1/load_lora_adapter), and have each start do so: --lora-modules {name}={path} "
+            f"in {fixes.edited(engine.pod)}"
+        )
+    return fixes.set_flag(engine, "lora_modules", "--lora-modules", f"{name}={path}", f"Have each start load {name}")
 
 
 def _finding(engine: Engine, told: Setting, name: str, line: Line) -> Finding:
