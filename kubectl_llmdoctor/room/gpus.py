@@ -30,8 +30,8 @@ _ON_ONE = expression(r"(?:--split-mode|-sm)[ =]none\b")
 #: More GPUs than this hardly any node has.
 _ON_A_NODE = 8
 
-#: Of the memory of a GPU, what weights take at least where it is they that leave no room.
-_HEAVY = 0.5
+#: Of the memory of a GPU, what weights take at least where it is they that leave no room; and where they leave none for any batch.
+_HEAVY, _FULL = 0.5, 0.9
 
 
 def most_gpus(container: Container, *, alone: bool = False) -> int:
@@ -79,6 +79,12 @@ class Gpus(Case, frozen=True):
             return ""
         larger = (n for n in _GPUS if (seen := n * _SEEN * GIB) > total and seen * FOR_WEIGHTS >= weights)
         return next((f"{n} GB" for n in larger), "")
+
+    @template_value
+    def nearly_full(self) -> str:
+        """Whether the weights leave less than a tenth of the GPU: smaller batches do not fit beside them either."""
+        weights, total = self._weights, self._total
+        return "yes" if weights and total and not self._shared and weights > total * _FULL else ""
 
     @template_value
     def weights_told(self) -> str:
