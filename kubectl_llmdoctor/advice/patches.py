@@ -59,7 +59,7 @@ class Patches(Seen):
             return patch(pod, summary, renamed(pod, self.here.kind, self.values["name"], self.values["other_name"]))
         if text.annotation:
             ((name, given),) = text.annotation.items()
-            return annotate(pod, {name: fill(given, self.values)}, summary)
+            return annotate(pod, {fill(name, self.values): fill(given, self.values)}, summary)
         if text.pull_secret:
             return set_pull_secret(pod, fill(text.pull_secret, self.values), summary)
         if text.option or text.gpus:

@@ -23,6 +23,9 @@ _RESERVE_OFF = "0.4.10"
 #: A memory limit with which no engine starts, and the GiB that somebody can have meant by as many MiB; what suffices for many.
 _TINY, _MEANT, _ENOUGH = 256 << 20, range(4, 33), 8
 
+#: Containers that a webhook puts into the pod, and the annotation of the pod that sets their memory limit.
+_BY_ANNOTATION = {"gke-gcsfuse-sidecar": "gke-gcsfuse/memory-limit", "istio-proxy": "sidecar.istio.io/proxyMemoryLimit"}
+
 
 class HostMemory(Case, frozen=True):
     """How much of the host's memory is asked for, and which request and limit hold it."""
@@ -57,6 +60,11 @@ class HostMemory(Case, frozen=True):
     @property
     def _limits(self) -> Mapping[str, object]:
         return self.container.spec.resources.limits if self.container else {}
+
+    @template_value
+    def limit_annotation(self) -> str:
+        """The annotation that sets the memory limit of a container which a webhook puts into the pod."""
+        return _BY_ANNOTATION.get(self.container.name, "") if self.container else ""
 
     @template_value
     def limit_meant(self) -> str:

@@ -32,6 +32,28 @@ def grown(pending: Pending, message: str) -> Fix:
     )
 
 
+def spent(pending: Pending, name: str) -> str | None:
+    """What says that the limits of a pool leave fewer accelerators than the pod asks for, if they do.
+
+    Karpenter drops the instance types that would pass the limits before it looks for one with enough resources, so a pool
+    that also has smaller types is told of as one whose types do not do, or are not on offer.
+    """
+    item = pending.pod.cluster.item("NodePool", "", name)
+    if item is None:
+        return None
+    limits, used = table(dig(item.raw, "spec.limits")), table(dig(item.raw, "status.resources"))
+    for resource, asked in pending.accelerators.items():
+        most, taken = milli(limits.get(resource)), milli(used.get(resource))
+        if most is not None and taken and taken + asked * 1000 > most:
+            return f"{used[resource]} {resource} of its limit of {limits[resource]} are there already"
+    return None
+
+
+def raised(pending: Pending, name: str) -> Fix:
+    """The limits of a pool, raised by a machine."""
+    return _of_pool(pending, name)
+
+
 def _of_pool(pending: Pending, name: str) -> Fix:
     item = pending.pod.cluster.item("NodePool", "", name)
     limits = dig(item.raw, "spec.limits") if item else None

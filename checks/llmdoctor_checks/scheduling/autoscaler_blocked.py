@@ -29,7 +29,7 @@ from kubectl_llmdoctor.api import (
     words,
 )
 from llmdoctor_checks.scheduling._clouds import asked_of_cloud
-from llmdoctor_checks.scheduling._grown import grown
+from llmdoctor_checks.scheduling._grown import grown, raised, spent
 from llmdoctor_checks.scheduling._karpenter import Pool, pools
 from llmdoctor_checks.scheduling._larger import larger, larger_disk, more_offers, more_pods, of_nvidia, without_daemons
 from llmdoctor_checks.scheduling._machines import GROWS, LOOP, failed_machine, group_failed, loop_failed, unjoined
@@ -442,8 +442,10 @@ def _full(pending: Pending, event: Event) -> Pool | None:
 
 def _typeless(pending: Pending, pool: Pool, event: Event, found: tuple[Cause, ...]) -> Finding:
     """A pool whose instance types do not do: too small, not on offer now, or none of what is demanded."""
+    at_limit = spent(pending, pool.name)
+    why = f"NodePool {pool.name} may not grow, since {at_limit}" if at_limit else sentence(pool.words)
     return Finding(
-        summary=f"Karpenter cannot add a node: {sentence(pool.words)}",
+        summary=f"Karpenter cannot add a node: {why}",
         evidence=(event_evidence(event, pending.pod.cluster), *said_by(pending)),
         explains=(*EXPLAINS, *(c.id for c in found)),
         fixes=tuple(_of_pool(pending, pool)),
@@ -452,7 +454,10 @@ def _typeless(pending: Pending, pool: Pool, event: Event, found: tuple[Cause, ..
 
 
 def _of_pool(pending: Pending, pool: Pool) -> Iterator[Fix]:
-    """What may be changed of a pool whose instance types do not do, by what Karpenter says of them."""
+    """What may be changed of a pool whose instance types do not do, by what Karpenter says of them, or by its limits."""
+    if spent(pending, pool.name):  # another instance type or zone counts against the same limits
+        yield raised(pending, pool.name)
+        return
     small = _ROOMY not in pool.verdict and re.search(r"(?:enough|required|satisfied) resources", pool.verdict)
     offered = "offering" in pool.verdict
     if offered and (more := more_offers(pending, pool)):
