@@ -7,6 +7,7 @@ from kubectl_llmdoctor import fixes
 from kubectl_llmdoctor.check import Abstain, Check, Finding, check
 from kubectl_llmdoctor.driver import branch_for, driver_cuda, image_cuda, say_cuda, suffices
 from kubectl_llmdoctor.engines.config import Problem, Setting
+from kubectl_llmdoctor.engines.launch import EnvVar
 from kubectl_llmdoctor.engines.recognise import simulates
 from kubectl_llmdoctor.evidence import (
     condition_evidence,
@@ -172,6 +173,7 @@ __all__ = [
     "Device",
     "Ending",
     "Engine",
+    "EnvVar",
     "Event",
     "Events",
     "Evidence",

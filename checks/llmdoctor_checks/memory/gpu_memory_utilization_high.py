@@ -98,9 +98,8 @@ def gpu_memory_utilization_high(pod: Pod, engine: Engine, logs: Logs | None, siz
             fixes=_fixes(engine, setting.flag),
             order=failed.order,
         )
-    elif (
-        not (pod.exists and pod.ready) and engine.explicit("kv_cache_memory_bytes") is None
-    ):  # which takes the place of the share
+    # the size of the cache, where it is told, takes the place of the share
+    elif not (pod.exists and pod.ready) and engine.explicit("kv_cache_memory_bytes") is None:
         eager = engine.value("enforce_eager") is True
         # without graphs NCCL and the context are all that is left, and whoever switched them off has counted
         extreme = share >= (_NEXT_TO_ALL if eager else _EXTREME)

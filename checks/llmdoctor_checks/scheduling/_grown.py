@@ -27,7 +27,7 @@ _GROUPS = {
 def grown(pending: Pending, message: str) -> Fix:
     """The limit of the pool or group that is at it, raised by a machine."""
     full = next((pool.name for pool in pools(message) if pool.full and pool.name), "")
-    return (_of_pool(pending, full) if full else _of_group(pending)) or fixes.platform(
+    return (raised(pending, full) if full else _of_group(pending)) or fixes.platform(
         "Raise the maximum of the GPU node group or the limits of the node pool"
     )
 
@@ -51,10 +51,6 @@ def spent(pending: Pending, name: str) -> str | None:
 
 def raised(pending: Pending, name: str) -> Fix:
     """The limits of a pool, raised by a machine."""
-    return _of_pool(pending, name)
-
-
-def _of_pool(pending: Pending, name: str) -> Fix:
     item = pending.pod.cluster.item("NodePool", "", name)
     limits = dig(item.raw, "spec.limits") if item else None
     edit = f"kubectl get nodepools.karpenter.sh {shlex.quote(name)} -o jsonpath='{{.spec.limits}}{{\"\\n\"}}{{.status.resources}}'"

@@ -13,6 +13,7 @@ from ipaddress import ip_address, ip_network
 from kubectl_llmdoctor.api import (
     Cluster,
     Container,
+    EnvVar,
     Evidence,
     Finding,
     Fix,
@@ -42,7 +43,7 @@ _ANSWERED = expression(
 )
 LITERALS = (_SQUID, _ERROR, *_STATUS)
 
-PROXIES, NOT = ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"), ("no_proxy", "NO_PROXY")
+_PROXIES, _NOT = ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"), ("no_proxy", "NO_PROXY")
 #: What must not go to a proxy in a cluster.
 _INSIDE = ("localhost", "127.0.0.1", ".svc", ".cluster.local")
 #: One status may have any reason.
@@ -52,11 +53,9 @@ _FEWEST = 2
 def through_proxy(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """What a container asks of the cluster through the proxy that it is told of, as it was refused there."""
     for container in pod.containers if pod.exists and logs is not None else ():
-        proxy = next((container.env[name] for name in PROXIES if name in container.env), None)
-        exempt = next((container.env[name] for name in NOT if name in container.env), None)
-        if logs is None or proxy is None or not proxy.value or (exempt is not None and exempt.value is None):
+        if logs is None or (set_by := proxy_of(container)) is None:
             continue
-        told = exempt.value or "" if exempt is not None else ""
+        proxy, exempt, told = set_by
         lines = in_order(line for line in logs.find(*LITERALS) if line.log.container == container.name)
         found = [
             (line, host, said)
@@ -80,12 +79,24 @@ def through_proxy(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Fin
             ),
             evidence=(log_evidence(line), Evidence(source="pod", ref=proxy.path, text=f"{proxy.name}={proxy.value}")),
             explains=CRASHED,
-            fix=_spare(
-                container, host, told, exempt.name if exempt else "NO_PROXY" if proxy.name.isupper() else "no_proxy"
-            ),
+            fix=_spare(container, host, told, exempting(proxy, exempt)),
             order=line.order,
         )
         return
+
+
+def proxy_of(container: Container) -> tuple[EnvVar, EnvVar | None, str] | None:
+    """The variable that names a proxy, the one that names what is kept from it, and its value; None where a value is not known."""
+    proxy = next((container.env[name] for name in _PROXIES if name in container.env), None)
+    exempt = next((container.env[name] for name in _NOT if name in container.env), None)
+    if proxy is None or not proxy.value or (exempt is not None and exempt.value is None):
+        return None
+    return proxy, exempt, (exempt.value or "") if exempt is not None else ""
+
+
+def exempting(proxy: EnvVar, exempt: EnvVar | None) -> str:
+    """The name of the variable that keeps hosts from the proxy, where none is set the one that is spelt alike."""
+    return exempt.name if exempt else "NO_PROXY" if proxy.name.isupper() else "no_proxy"
 
 
 def _refused(line: Line) -> Iterator[tuple[str, str]]:

@@ -24,7 +24,7 @@ from kubectl_llmdoctor.api import (
     log_evidence,
 )
 from llmdoctor_checks._consequences import FAILED_START
-from llmdoctor_checks.serving._by_proxy import NOT, PROXIES, exempt_from
+from llmdoctor_checks.serving._by_proxy import exempt_from, exempting, proxy_of
 
 WARMUP = "Initialization failed. warmup error: "
 _BELOW = 80
@@ -39,19 +39,15 @@ _UNANSWERED = expression(
 def warmup_by_proxy(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     """A server that ended since its own warm-up went to a proxy."""
     container = engine.container
-    proxy = next((container.env[name] for name in PROXIES if name in container.env), None)
-    exempt = next((container.env[name] for name in NOT if name in container.env), None)
-    if engine.name != "sglang" or pod.ready or proxy is None or not proxy.value:
+    if engine.name != "sglang" or pod.ready or (set_by := proxy_of(container)) is None:
         return
-    if exempt is not None and exempt.value is None:
-        return  # a Secret or ConfigMap has it
-    told = exempt.value or "" if exempt is not None else ""
+    proxy, exempt, told = set_by
     hosts = [host for host in _asked(engine) if not exempt_from(host, told, ranges=True)]
     found = next(filter(None, (_failed(line) for log in logs.of(container.name) for line in log.find(WARMUP))), None)
     if not hosts or found is None:
         return
     begun, line, said = found
-    name = exempt.name if exempt else "no_proxy" if proxy.name.islower() else "NO_PROXY"
+    name = exempting(proxy, exempt)
     yield Finding(
         confidence="certain",
         summary=f"SGLang's own warm-up goes through the proxy that {proxy.name} names, which {said}, and the server ends itself: "

@@ -124,11 +124,8 @@ def _lost(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     if log is None or not log.holds(_STARTED):
         return None  # what was loaded since may stand in the part that is not there
     before = next(iter(logs.of(engine.container.name, previous=True)), None)
-    had = {} if before is None else _loaded(before)
-    if not had or any(
-        line.text for line in log.find(_LOADED) if (at := re.search(_NAMED, line.text)) and at["name"] in had
-    ):
-        return None
+    again = {at["name"] for line in log.find(_LOADED) if (at := re.search(_NAMED, line.text))}
+    had = {name: told for name, told in _loaded(before).items() if name not in again} if before is not None else {}
     refused: dict[str, list[Line]] = {}
     for line in log.find(_NO_MODEL):
         if (asked := re.search(_ASKED_MODEL, line.text[:2000])) and asked["name"] in had:
