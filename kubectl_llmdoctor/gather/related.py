@@ -256,7 +256,7 @@ _DEVICE_DAEMONS = expression(
 
 def is_device_plugin(pod: Json) -> bool:
     """Whether it is one of those that tell the kubelet about its node's GPUs."""
-    return bool(re.search(r"device-plugin|gpu-kubelet-plugin", name_of(pod)))
+    return bool(re.search(r"device-plugin|kubelet-plugin", name_of(pod)))
 
 
 def brings_devices(daemons: Json) -> bool:

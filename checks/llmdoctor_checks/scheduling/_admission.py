@@ -38,7 +38,7 @@ from kubectl_llmdoctor.api import (
     units,
     usage_of,
 )
-from llmdoctor_checks.scheduling._daemons import offering
+from llmdoctor_checks.scheduling._daemons import named, offering
 
 Verdict = Literal["not-ready", "down", "shared"]
 
@@ -397,6 +397,26 @@ def unmade_plugin(cluster: Cluster, resource: str) -> tuple[Item, Event] | None:
         if said and not dig(item.raw, "status.currentNumberScheduled"):
             return item, said[-1]
     return None
+
+
+#: States of a container that comes up for the first time.
+_COMING_UP = ("ContainerCreating", "PodInitializing")
+
+
+def ending_drivers(cluster: Cluster, driver: str) -> list[k8s.Pod]:
+    """The pods of a driver of claims, where none of them stays up: what they found they never published."""
+    pods = [pod for node in usage_of(cluster).nodes for pod in usage_of(cluster).pods(node)]
+    of_driver = [
+        pod
+        for pod in pods
+        if re.search(_OF_CLAIMS, pod.metadata.name) and named((pod.metadata.name, *images_of(pod)), driver)
+    ]
+    return of_driver if all(_waiting_of(pod) not in ("", *_COMING_UP) for pod in of_driver) else []
+
+
+def images_of(pod: k8s.Pod) -> list[str]:
+    """The images of its containers."""
+    return [container.image for container in pod.spec.containers if container.image]
 
 
 #: The API server of a priority that it lets only into namespaces with a quota for it (plugin ResourceQuota, limitedResources).

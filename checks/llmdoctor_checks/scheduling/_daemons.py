@@ -101,7 +101,7 @@ def absent(cluster: Cluster, node: Node, resource: str) -> Absent | None:
 
     Where NVIDIA's operator has not labelled the node for its own, it is feature discovery that comes first.
     """
-    found = _off(cluster, node, lambda names: _named(names, resource))
+    found = _off(cluster, node, lambda names: named(names, resource))
     if found and any(m.key.startswith(_DEPLOYED) and m.have is None for m in found.unmet):
         return _off(cluster, node, lambda names: bool(re.search(_DISCOVERY, names[0]))) or found
     return found
@@ -112,7 +112,7 @@ def offering(cluster: Cluster, resource: str) -> list[Item]:
     found = []
     for item in cluster.items("DaemonSet"):
         images = [str(row.get("image") or "") for row in rows(item.raw, "spec.template.spec.containers")]
-        if _named((item.name, *images), resource):
+        if named((item.name, *images), resource):
             found.append(item)
     return found
 
@@ -225,7 +225,7 @@ def _off(cluster: Cluster, node: Node, meant: Callable[[tuple[str, ...]], bool])
     return min(found, key=lambda one: (len(one.taints) + len(one.unmet), one.item.name), default=None)
 
 
-def _named(names: tuple[str, ...], resource: str) -> bool:
+def named(names: tuple[str, ...], resource: str) -> bool:
     """Whether one of a pod's names is that of a device plugin, and some say the maker of the resource."""
     short = " ".join(name.rpartition("/")[2] for name in names).lower()
     makers = [word for word in re.split(r"[./_-]", resource.lower()) if len(word) > 2 and word not in _PLAIN]

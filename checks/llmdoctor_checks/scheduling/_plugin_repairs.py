@@ -115,12 +115,12 @@ def last_words(cluster: Cluster, node: str) -> Iterator[str]:
             yield f"the device plugin {plugin.metadata.name} ends there: {shortened(line)}"
 
 
-def shortened(line: Line) -> str:
+def shortened(line: Line, most: int = 240) -> str:
     """An error without what klog writes before it, and of a long one what it began with: Go's end with that."""
     words = _LOG_HEAD.sub("", line.text[:2000])
-    while len(words) > 240 and ": " in words:
+    while len(words) > most and ": " in words:
         words = words.partition(": ")[2]
-    return f"{words[:240].rstrip('. ')}{' …' * (len(words) > 240)}"
+    return f"{words[:most].rstrip('. ')}{' …' * (len(words) > most)}"
 
 
 def driver_of_amd(node: str, *, loaded: bool) -> Fix:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from kubectl_llmdoctor.api import (
-    Event,
+    Cluster,
     Events,
     Evidence,
     Finding,
@@ -24,17 +24,27 @@ from kubectl_llmdoctor.api import (
     event_evidence,
     expression,
     fixes,
+    k8s,
+    log_evidence,
     names_of,
     pod_evidence,
     rows,
     say_seconds,
     table,
 )
-from llmdoctor_checks.scheduling._admission import let_made, unmade_plugin
+from llmdoctor_checks.scheduling._admission import (
+    ending_drivers,
+    images_of,
+    last_errors,
+    let_made,
+    state_of,
+    unmade_plugin,
+)
 from llmdoctor_checks.scheduling._claims import DeviceClaim, device_claims
-from llmdoctor_checks.scheduling._daemons import Absent, let_in, why_none
+from llmdoctor_checks.scheduling._daemons import let_in, why_none
 from llmdoctor_checks.scheduling._daemons import missing as unmade
 from llmdoctor_checks.scheduling._obstacles import Cause
+from llmdoctor_checks.scheduling._plugin_repairs import shortened
 from llmdoctor_checks.scheduling._separation import cause, causes
 from llmdoctor_checks.scheduling._words import EXPLAINS, asking, finding, lower, node_lines, shared_by, told_of
 
@@ -44,6 +54,16 @@ _SILENT_SECONDS = 10
 _OVER_QUOTA = "exceeded quota: "
 #: How the scheduler says that a class is not there.
 _LACKED = expression(r"device class (?P<name>[\w.-]{1,253}) does not exist")
+
+
+class _Silent(msgspec.Struct, frozen=True):
+    """Why no node offers devices of a driver: in words that end a sentence, what shows it, and what helps."""
+
+    why: str
+    evidence: list[Evidence]
+    ways: list[Fix]
+    #: whether nothing else helps
+    alone: bool = True
 
 
 @check("dra-claim-pending", since="0.1")
@@ -101,21 +121,19 @@ def _refused(pending: Pending, found: Cause, claims: list[DeviceClaim]) -> Itera
         summary = f"The devices of its claim {names} were chosen already and are only where {elsewhere}, and it cannot run there."
     asked = [str(r.get("deviceClassName")) for _, r in requests]
     kept = _lingering(pending, asked)
-    without, known = _unoffered(pending, asked)
-    unmade = None if without else _unmade_driver(pending, asked or _classes(pending))
+    silent = _unoffered(pending, asked) or _silent(pending, asked or _classes(pending))
     evidence = [*_quotes(requests), *(_lingers(item) for item in kept[:3]), *node_lines(pending, found)]
-    evidence += [proof for one in without[:1] for proof in one.evidence]
-    evidence += [event_evidence(unmade[1], pending.pod.cluster)] if unmade else []
-    ways = [*_released(kept), *let_in(without, known=known), *([let_made(unmade)] if unmade else [])]
+    evidence += silent.evidence if silent else []
+    ways = [*_released(kept), *(silent.ways if silent else [])]
     if elsewhere:
         ways = [_own_claim(pending, open_)]
     elif replaced:
         ways = replaced
     elif special:
         ways += special[1]
-    elif not unmade:
+    elif not (silent and silent.alone):
         ways += _by_words(pending, words, open_, "", requests)
-    yield finding(pending, found, summary + _and_why_none(kept, without, unmade), evidence, ways)
+    yield finding(pending, found, summary + _and_why_none(kept, silent), evidence, ways)
 
 
 def _unallocated(names: str, words: str, requests: list[tuple[DeviceClaim, dict[str, Any]]]) -> str:
@@ -124,7 +142,7 @@ def _unallocated(names: str, words: str, requests: list[tuple[DeviceClaim, dict[
     return f"No node can allocate its claim {names}: {f'no free device satisfies {selector}' if selector else words}."
 
 
-def _and_why_none(kept: list[Item], without: list[Absent], unmade: tuple[Item, Event] | None) -> str:
+def _and_why_none(kept: list[Item], silent: _Silent | None) -> str:
     """What keeps devices, and why no node offers any, as sentences that follow."""
     said = ""
     if kept:
@@ -132,10 +150,8 @@ def _and_why_none(kept: list[Item], without: list[Absent], unmade: tuple[Item, E
         said += f" {count_of(len(kept), 'claim')} that {'is' if one else 'are'} deleted and not gone"
         said += f" {'keeps' if one else 'keep'} devices: "
         said += ", ".join(f"{item.namespace}/{item.name}" for item in kept[:3]) + "."
-    if without:
-        said += f" No node offers such devices: {why_none(without)}."
-    if unmade:
-        said += f" No node offers such devices: no pod of DaemonSet {unmade[0].name} is let into namespace {unmade[0].namespace}."
+    if silent:
+        said += f" No node offers such devices: {silent.why}."
     return said
 
 
@@ -392,40 +408,83 @@ def _of_controller(pending: Pending, claims: list[DeviceClaim]) -> Fix:
     )
 
 
-def _unoffered(pending: Pending, classes: list[str]) -> tuple[list[Absent], bool]:
-    """The DaemonSet of a driver that makes no pod where devices could be, and whether the nodes are known to have some.
+def _offering_nothing(pending: Pending, classes: list[str]) -> list[str]:
+    """The drivers of classes of which there is no device at all."""
+    publishing = {str(dig(item.raw, "spec.driver")) for item in pending.pod.cluster.items("ResourceSlice")}
+    return sorted(_drivers_of(pending, classes) - publishing)
 
-    Nothing where the driver offers any: what is asked for is another thing then.
+
+def _unoffered(pending: Pending, classes: list[str]) -> _Silent | None:
+    """That the DaemonSet of a driver makes no pod where devices could be.
+
+    Nothing where a driver of the claim offers any: what is asked for is another thing then.
     """
-    cluster = pending.pod.cluster
-    drivers = {driver for name in classes for driver in _drivers(cluster.item("DeviceClass", "", name), name)}
-    if any(str(dig(item.raw, "spec.driver")) in drivers for item in cluster.items("ResourceSlice")):
-        return [], False
+    cluster, drivers = pending.pod.cluster, _drivers_of(pending, classes)
+    if drivers - {*_offering_nothing(pending, classes)}:
+        return None
     nodes = [node for node in pending.subject.nodes if not node.control_plane]
     likely = [node for node in nodes if node.should_offer("nvidia.com/gpu")]
     found = [unmade(cluster, likely or nodes, driver) for driver in sorted(drivers)]
-    everywhere = next((one for one in found if one and (likely or len(one) == len(nodes))), [])
-    return everywhere, bool(likely)
+    without = next((one for one in found if one and (likely or len(one) == len(nodes))), [])
+    if not without:
+        return None
+    evidence = [proof for one in without[:1] for proof in one.evidence]
+    return _Silent(why_none(without), evidence, [*let_in(without, known=bool(likely))], alone=False)
 
 
-def _unmade_driver(pending: Pending, classes: list[str]) -> tuple[Item, Event] | None:
-    """The DaemonSet of a driver that offers nothing, as the API server lets no pod of it be made; and its word on that."""
+def _silent(pending: Pending, classes: list[str]) -> _Silent | None:
+    """Why a driver that goes to the nodes offers nothing: none of its pods may be made, or none stays up."""
     cluster = pending.pod.cluster
-    drivers = {driver for name in classes for driver in _drivers(cluster.item("DeviceClass", "", name), name)}
-    drivers -= {str(dig(item.raw, "spec.driver")) for item in cluster.items("ResourceSlice")}
-    return next(filter(None, (unmade_plugin(cluster, driver) for driver in sorted(drivers))), None)
+    for driver in _offering_nothing(pending, classes):
+        if made := unmade_plugin(cluster, driver):
+            item, event = made
+            why = f"no pod of DaemonSet {item.name} is let into namespace {item.namespace}"
+            return _Silent(why, [event_evidence(event, cluster)], [let_made(made)])
+        if ending := ending_drivers(cluster, driver):
+            return _of_ending(ending, cluster)
+    return None
+
+
+#: What NVIDIA's driver before 0.4.0 ends with at a GPU without memory of its own (`cmd/gpu-kubelet-plugin/nvlib.go`).
+_NO_MEMORY = expression(r"error getting memory info for device \d{1,3}: (?:Not Supported|ERROR_NOT_SUPPORTED)")
+
+
+def _of_ending(pods: list[k8s.Pod], cluster: Cluster) -> _Silent:
+    """That no pod of a driver stays up, with the last error of one of them."""
+    last = {pod.metadata.name: last_errors(cluster, pod)[-1:] for pod in pods}
+    pod = max(pods, key=lambda one: len(last[one.metadata.name]))
+    name, where = pod.metadata.name, f"-n {pod.metadata.namespace or 'default'}"
+    said = last[name]
+    state = state_of(pod).partition(",")[0]
+    why = f"pod {name} of its driver does not run on {pod.spec.node_name} ({state}{f': {shortened(said[0], 100)}' if said else ''})"
+    look = (f"kubectl {where} logs {name} --all-containers --prefix --previous", f"kubectl {where} describe pod {name}")
+    text = f"Fix what ends pod {name} of the driver on {pod.spec.node_name}, which publishes the node's devices as soon as it runs"
+    if said and _NO_MEMORY.search(said[0].text[:2000]):
+        text = (
+            f"Take NVIDIA's DRA driver 0.4.0 or later on {pod.spec.node_name} (now {next(iter(images_of(pod)), 'an earlier one')}): those "
+            "before end at a GPU without memory of its own"
+        )
+    evidence = [
+        Evidence(source="pod", ref=f"{pod.metadata.namespace or 'default'}/{name}", text=f"driver: {state_of(pod)}")
+    ]
+    return _Silent(why, [*evidence, *map(log_evidence, said)], [fixes.platform(text, *look)])
 
 
 def _lingering(pending: Pending, classes: list[str]) -> list[Item]:
     """Claims that were deleted long ago and keep such devices: a finalizer stays until what used them is known to have ended."""
-    cluster, found = pending.pod.cluster, []
-    drivers = {driver for name in classes for driver in _drivers(cluster.item("DeviceClass", "", name), name)}
+    cluster, drivers, found = pending.pod.cluster, _drivers_of(pending, classes), []
     for item in cluster.items("ResourceClaim"):
         if (cluster.seconds_since(dig(item.raw, "metadata.deletionTimestamp")) or 0) <= _LINGER_SECONDS:
             continue
         if any(str(row.get("driver")) in drivers for row in rows(item.raw, "status.allocation.devices.results")):
             found.append(item)
     return found
+
+
+def _drivers_of(pending: Pending, classes: list[str]) -> set[str]:
+    """The drivers of classes of devices."""
+    cluster = pending.pod.cluster
+    return {driver for name in classes for driver in _drivers(cluster.item("DeviceClass", "", name), name)}
 
 
 def _drivers(of_class: Item | None, name: str) -> list[str]:
