@@ -186,8 +186,8 @@ def _corrected(scaler: Scaler, why: str) -> Fix:
         text = f"See why Prometheus, or a proxy before it, answers {status[1]} to the trigger of {scaler.ref}"
     elif "x509:" in why:
         text = (
-            f"Let KEDA's operator trust the certificate of serverAddress in the trigger of {scaler.ref} (its authority at /custom/ca of the "
-            "operator, --ca-dir), or have the address name what the certificate is for"
+            f"Let KEDA's operator trust the certificate of serverAddress in the trigger of {scaler.ref} (its authority at /custom/ca of "
+            "the operator, --ca-dir), or have the address name what the certificate is for"
         )
     elif "deadline exceeded" in why:
         text = (
