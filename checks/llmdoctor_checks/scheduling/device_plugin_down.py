@@ -495,8 +495,8 @@ def _with_runtime(pod: Pod, node: str) -> Fix:
     if named := pod.spec.runtime_class_name:
         return fixes.platform(
             f"See that the driver is on {node} (nvidia-smi), and that the handler of RuntimeClass {named}, which the plugin's pod names, "
-            "is NVIDIA's runtime in the configuration of the node's container runtime (nvidia-ctk runtime configure, then a restart of that); "
-            f"then delete {pod.name}",
+            "is NVIDIA's runtime in the configuration of the node's container runtime (nvidia-ctk runtime configure, then a restart "
+            f"of that); then delete {pod.name}",
             fixes.on_node(node, "nvidia-smi"),
             f"kubectl get runtimeclass {named} -o yaml",
         )
