@@ -112,7 +112,7 @@ def api_exposed(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None)
         if public := [way for way in open_ways if way.public]:
             found = _finding(pod, title, container, engine, public[0], "risk")
             # what starts an image of one's own by the arguments that it is given seldom adds a key to them
-            sure = not hidden and not (unseen and engine and _KEYS.get(engine.name, ("", ""))[1])
+            sure = not hidden and not (unseen and (engine is None or _KEYS.get(engine.name, ("", ""))[1]))
             yield found if sure else msgspec.structs.replace(found, confidence="possible")
         elif hidden:
             continue
