@@ -100,7 +100,8 @@ def restart(container: Container) -> tuple[str, ...]:
 def places(container: Container) -> Iterator[Place]:
     """All that a container is told: its variables, its arguments one by one, and the ConfigMaps that are mounted."""
     for name, variable in container.env.items():
-        if variable.value and "<masked" not in variable.value:
+        # what is kept from a proxy is not asked by that
+        if variable.value and "<masked" not in variable.value and name.upper() != "NO_PROXY":
             yield Place(container, "variable", name, variable.value[:_LONGEST])
     for index, word in enumerate(map(str, container.spec.args)):
         if "<masked" not in word and "\n" not in word:

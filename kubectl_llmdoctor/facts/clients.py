@@ -19,6 +19,8 @@ from kubectl_llmdoctor.facts.routes import backends_of, parents_of
 from kubectl_llmdoctor.facts.workload import top_of
 from kubectl_llmdoctor.tree import dig, rows, table, words
 
+#: Names hosts that are kept from a proxy, and says of none that it is asked.
+_EXEMPT = "NO_PROXY"
 #: An address in a text; configurations of gateways and front ends are a few kilobytes.
 _URL, _LONGEST = r"https?://[\w.-]{1,253}(?::\d{1,5})?", 200_000
 #: One of OpenAI's API, or of Ollama.
@@ -114,7 +116,7 @@ def _asking(cluster: Cluster) -> Iterator[_Asker]:
             continue
         for container in other.containers:
             for name, variable in container.env.items():
-                if value := variable.value:
+                if (value := variable.value) and name.upper() != _EXEMPT:
                     yield _Asker(container, name, value, re.findall(_URL, value[:_LONGEST]) or [value])
             for where, text in _written(container):
                 if urls := re.findall(_URL, text[:_LONGEST]):
@@ -132,7 +134,7 @@ def speaks_of_one(container: Container, pod: Pod, names: set[str]) -> bool:
 def told_by(container: Container) -> Iterator[tuple[str, str]]:
     """All in which a container is told whom to ask: its variables by their names, `args`, and the ConfigMaps that are mounted."""
     for name, variable in container.env.items():
-        if variable.value:
+        if variable.value and name.upper() != _EXEMPT:
             yield name, variable.value[:_LONGEST]
     for where, text in _written(container):
         yield where, text[:_LONGEST]

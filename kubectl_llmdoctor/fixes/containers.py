@@ -11,9 +11,10 @@ import msgspec
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.nodes import RDMA, rdma_offered
 from kubectl_llmdoctor.facts.pod import Pod
+from kubectl_llmdoctor.facts.put_in import memory_annotation
 from kubectl_llmdoctor.facts.units import units
 from kubectl_llmdoctor.facts.workload import Workload
-from kubectl_llmdoctor.fixes.patches import patch
+from kubectl_llmdoctor.fixes.patches import annotate, patch
 from kubectl_llmdoctor.fixes.paths import appended
 from kubectl_llmdoctor.fixes.words import advice, edited
 from kubectl_llmdoctor.platforms import pointer
@@ -133,7 +134,10 @@ def set_resource(container: Container, kind: str, resource: str, value: str, sum
     """Set a request or limit (`kind` is `requests` or `limits`).
 
     An extended resource that stands in both is set where it differs: the API server refuses a request that differs from its limit.
+    The memory limit of a container that a webhook puts in is an annotation of the pods.
     """
+    if (kind, resource) == ("limits", "memory") and (name := memory_annotation(container)):
+        return annotate(container.pod, {name: value}, f"{summary}, by the annotation {name}: {value} of the pods")
     return patch(container.pod, summary, resource_operations(container, kind, resource, value))
 
 

@@ -170,6 +170,8 @@ class Gpus(Case, frozen=True):
         """The variable of the container that leaves its engine as few GPUs as it sees, of more that it asks for."""
         container, seen = self.container, number_of(self.captured.get("have", "0"))
         asked = container.gpus if container else 0
+        if container and not asked and not seen and container.spec.resources.claims:
+            asked = _ON_A_NODE  # how many a claim has is not told here: what shows none shows none of any number
         for variable in container.spec.env if container else ():
             if variable.name not in _HIDING or variable.value_from is not None:
                 continue

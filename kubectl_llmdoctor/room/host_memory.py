@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from kubectl_llmdoctor.facts.k8s import Node
+from kubectl_llmdoctor.facts.put_in import memory_annotation
 from kubectl_llmdoctor.facts.units import GIB, say_bytes, units
 from kubectl_llmdoctor.room.amounts import amount, quantity
 from kubectl_llmdoctor.room.case import Case
@@ -22,9 +23,6 @@ _RESERVE_OFF = "0.4.10"
 
 #: A memory limit with which no engine starts, and the GiB that somebody can have meant by as many MiB; what suffices for many.
 _TINY, _MEANT, _ENOUGH = 256 << 20, range(4, 33), 8
-
-#: Containers that a webhook puts into the pod, and the annotation of the pod that sets their memory limit.
-_BY_ANNOTATION = {"gke-gcsfuse-sidecar": "gke-gcsfuse/memory-limit", "istio-proxy": "sidecar.istio.io/proxyMemoryLimit"}
 
 
 class HostMemory(Case, frozen=True):
@@ -64,7 +62,7 @@ class HostMemory(Case, frozen=True):
     @template_value
     def limit_annotation(self) -> str:
         """The annotation that sets the memory limit of a container which a webhook puts into the pod."""
-        return _BY_ANNOTATION.get(self.container.name, "") if self.container else ""
+        return memory_annotation(self.container) if self.container else ""
 
     @template_value
     def limit_meant(self) -> str:

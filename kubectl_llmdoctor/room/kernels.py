@@ -72,6 +72,11 @@ class Kernels(Case, frozen=True):
         """The compute capability of a GPU of the Blackwell generation: 10.0 or above."""
         return ".".join(map(str, self._compute)) if self._compute is not None and self._compute >= (10, 0) else ""
 
+    @template_value
+    def for_flashinfer(self) -> str:
+        """The compute capability of a GPU that FlashInfer has kernels for: 7.5 or above."""
+        return ".".join(map(str, self._compute)) if self._compute is not None and self._compute >= (7, 5) else ""
+
     @property
     def _newer_than_the_image(self) -> bool:
         """A GPU of the Blackwell generation with an image that may be from before PyTorch knew it (2.7 for CUDA 12.8).

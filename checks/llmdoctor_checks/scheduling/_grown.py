@@ -33,7 +33,7 @@ def grown(pending: Pending, message: str) -> Fix:
 
 
 def spent(pending: Pending, name: str) -> str | None:
-    """What says that the limits of a pool leave fewer accelerators than the pod asks for, if they do.
+    """What says that the limits of a pool leave less than the pod asks for, if they do.
 
     Karpenter drops the instance types that would pass the limits before it looks for one with enough resources, so a pool
     that also has smaller types is told of as one whose types do not do, or are not on offer.
@@ -42,10 +42,15 @@ def spent(pending: Pending, name: str) -> str | None:
     if item is None:
         return None
     limits, used = table(dig(item.raw, "spec.limits")), table(dig(item.raw, "status.resources"))
-    for resource, asked in pending.accelerators.items():
-        most, taken = milli(limits.get(resource)), milli(used.get(resource))
-        if most is not None and taken and taken + asked * 1000 > most:
-            return f"{used[resource]} {resource} of its limit of {limits[resource]} are there already"
+    asks = pending.accelerators | {one: pending.requests[one] for one in ("cpu", "memory") if one in pending.requests}
+    for resource, asked in asks.items():
+        most, taken = milli(limits.get(resource)), milli(used.get(resource)) or 0
+        wanted = asked if resource == "cpu" else asked * 1000
+        if most is not None and wanted and taken + wanted > most:
+            if not taken:
+                return f"its limit of {resource} is {limits[resource]}, less than one such pod asks for"
+            are = "is" if resource == "memory" else "are"
+            return f"{used[resource]} {resource} of its limit of {limits[resource]} {are} there already"
     return None
 
 

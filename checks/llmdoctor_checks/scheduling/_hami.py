@@ -39,7 +39,7 @@ def by_reason(pending: Pending, found: Cause) -> Iterator[Fix]:
             f"kubectl -n {pod.namespace} describe resourcequota",
         )
     if "CardCordoned" in said:
-        kept = [v.node.name for v in found.verdicts if _CORDON in v.node.obj.metadata.annotations]
+        kept = [node.name for node in pending.subject.nodes or () if _CORDON in node.obj.metadata.annotations]
         yield fixes.platform(
             f"Take the GPUs out of the annotation {_CORDON} of {', '.join(kept[:3]) or 'their node'} when they are fit again: HAMi gives "
             "none that it names",

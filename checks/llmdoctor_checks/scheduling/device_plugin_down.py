@@ -486,12 +486,20 @@ def _empty_handed(pod: Pod, node: Node, cluster: Cluster) -> Iterator[Finding]:
             *_listed(node, "nvidia.com/gpu"),
             node_evidence(node, proof),
         ),
-        fixes=(*([_with_runtime(node.name)] if nothing else []), *repairs(cluster, node.name)),
+        fixes=(*([_with_runtime(pod, node.name)] if nothing else []), *repairs(cluster, node.name)),
         order=line.order,
     )
 
 
-def _with_runtime(node: str) -> Fix:
+def _with_runtime(pod: Pod, node: str) -> Fix:
+    if named := pod.spec.runtime_class_name:
+        return fixes.platform(
+            f"See that the driver is on {node} (nvidia-smi), and that the handler of RuntimeClass {named}, which the plugin's pod names, "
+            "is NVIDIA's runtime in the configuration of the node's container runtime (nvidia-ctk runtime configure, then a restart "
+            f"of that); then delete {pod.name}",
+            fixes.on_node(node, "nvidia-smi"),
+            f"kubectl get runtimeclass {named} -o yaml",
+        )
     return fixes.platform(
         f"Have NVIDIA's runtime start the device plugin on {node}, which brings it the driver: runtimeClassName: nvidia in its pods (of "
         "the chart runtimeClassName), or nvidia as the default runtime of the node (nvidia-ctk runtime configure --set-as-default), whose "

@@ -175,10 +175,24 @@ def _corrected(scaler: Scaler, why: str) -> Fix:
         text = f"Correct the query of {scaler.ref}, which Prometheus cannot read (400){query}"
     elif status := re.search(r"api returned error\. status: (401|403)", why):
         text = f"Give the trigger of {scaler.ref} authModes and an authenticationRef that Prometheus takes, which refuses it ({status[1]})"
+    elif others := _other_sources(scaler, why):
+        text = others
     elif unknown := re.search(r"lookup (?P<host>[\w.-]{1,253})\b.{0,60}no such host", why):
         text = (
             f"Correct serverAddress in the trigger of {scaler.ref}: KEDA's operator does not reach {unknown['host']} "
             "(SERVICE.NAMESPACE.svc and the port of its Service)"
+        )
+    elif status := re.search(r"api returned error\. status: (5\d\d)", why):
+        text = f"See why Prometheus, or a proxy before it, answers {status[1]} to the trigger of {scaler.ref}"
+    elif "x509:" in why:
+        text = (
+            f"Let KEDA's operator trust the certificate of serverAddress in the trigger of {scaler.ref} (its authority at /custom/ca of "
+            "the operator, --ca-dir), or have the address name what the certificate is for"
+        )
+    elif "deadline exceeded" in why:
+        text = (
+            "See that Prometheus answers KEDA's operator in time: a NetworkPolicy between them, its load, the query of "
+            f"{scaler.ref}{query}"
         )
     elif gone := re.search(r"dial tcp (?P<at>[\d.:\[\]a-f]{3,60}): ", why):
         text = (
@@ -188,6 +202,21 @@ def _corrected(scaler: Scaler, why: str) -> Fix:
     else:
         return fixes.advice(f"Correct what it names in {scaler.ref}", command.format("describe"))
     return fixes.advice(text, command.format("edit"))
+
+
+def _other_sources(scaler: Scaler, why: str) -> str:
+    """What to do where a trigger that asks no Prometheus is not let in or does not get through; empty elsewhere."""
+    kinds = sorted({str(row.get("type")) for row in rows(scaler.item.raw, "spec.triggers")})
+    at = re.search(
+        r"dial tcp (?:lookup )?(?P<at>[\w.:\[\]-]{3,260}?)(?: on [\d.:]{7,30})?: ",
+        why.replace("tcp: lookup", "tcp lookup"),
+    )
+    if at is None or "prometheus" in kinds or not kinds:
+        return ""
+    return (
+        f"See that what the trigger of {scaler.ref} asks ({', '.join(kinds)}) runs at {at['at']} and that no NetworkPolicy keeps KEDA's "
+        "operator from it, or correct the address in its metadata"
+    )
 
 
 def _never_made(scaler: Scaler, reason: str, cluster: Cluster) -> tuple[str, tuple[Evidence, ...]] | None:
@@ -314,13 +343,20 @@ def _for_long(scaler: Scaler, condition: dict[str, Any], cluster: Cluster) -> tu
 
 
 def _events(scaler: Scaler, reason: str, cluster: Cluster) -> Iterator[tuple[dict[str, Any], Evidence]]:
-    """What is said of an autoscaler for a reason: the event as it is, and as evidence."""
-    for item in cluster.items("Event", scaler.item.namespace):
+    """What is said of an autoscaler for a reason, the latest last: the event as it is, and as evidence."""
+    for item in sorted(cluster.items("Event", scaler.item.namespace), key=_last_said):
         about = item.raw.get("involvedObject") or item.raw.get("regarding")
         here = (str(scaler.item.raw.get("kind")), scaler.item.name)
         if item.raw.get("reason") == reason and (dig(about, "kind"), dig(about, "name")) == here:
             text = str(item.raw.get("message") or item.raw.get("note") or "")
             yield item.raw, Evidence(source="event", ref=f"{scaler.ref} {reason}", text=text)
+
+
+def _last_said(item: Item) -> float:
+    raw = item.raw
+    when = raw.get("lastTimestamp") or dig(raw, "series.lastObservedTime") or raw.get("eventTime")
+    time = parse_time(when)
+    return time.timestamp() if time is not None else 0.0
 
 
 def _selectable(scaler: Scaler, reason: str) -> Fix:

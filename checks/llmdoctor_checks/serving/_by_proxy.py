@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
+from typing import NamedTuple
 
 from kubectl_llmdoctor.api import (
     Cluster,
@@ -26,6 +27,7 @@ from kubectl_llmdoctor.api import (
     host_of,
     in_order,
     log_evidence,
+    written_ago,
 )
 from llmdoctor_checks._consequences import CRASHED
 
@@ -43,35 +45,38 @@ _ANSWERED = expression(
 )
 LITERALS = (_SQUID, _ERROR, *_STATUS)
 
-_PROXIES, _NOT = ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"), ("no_proxy", "NO_PROXY")
+_ANY, _NOT = ("all_proxy", "ALL_PROXY"), ("no_proxy", "NO_PROXY")
+_PROXIES = {"http": ("http_proxy", "HTTP_PROXY", *_ANY), "https": ("https_proxy", "HTTPS_PROXY", *_ANY)}
 #: What must not go to a proxy in a cluster.
 _INSIDE = ("localhost", "127.0.0.1", ".svc", ".cluster.local")
-#: One status may have any reason.
-_FEWEST = 2
+#: One status may have any reason; and what is so long ago in a pod that is ready, or was answered since, is over.
+_FEWEST, _LATELY = 2, 3600
+_FINE = expression(r"\b(?:HTTP/[\d.]{1,3} )?200 OK\b")
 
 
 def through_proxy(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """What a container asks of the cluster through the proxy that it is told of, as it was refused there."""
     for container in pod.containers if pod.exists and logs is not None else ():
-        if logs is None or (set_by := proxy_of(container)) is None:
+        if logs is None or not any(proxy_of(container, scheme) for scheme in _PROXIES):
             continue
-        proxy, exempt, told = set_by
         lines = in_order(line for line in logs.find(*LITERALS) if line.log.container == container.name)
         found = [
-            (line, host, said)
+            (line, address, set_by)
             for line in lines
-            for host, said in _refused(line)
-            if _inside(host, pod, cluster) and not exempt_from(host, told, ranges=said != "httpx")
+            for address in _refused(line)
+            if (set_by := proxy_of(container, address.scheme)) is not None
+            and _inside(address.host, pod, cluster)
+            and not exempt_from(address.host, set_by[2], ranges=address.by != "httpx", port=address.port)
         ]
-        by_status = [one for one in found if one[2] in ("httpx", "status")]
-        if not found or len(found) == len(by_status) < _FEWEST:
+        by_status = [one for one in found if one[1].by in ("httpx", "status")]
+        if not found or len(found) == len(by_status) < _FEWEST or (pod.ready and _over(*found[-1][:2], cluster)):
             continue
-        (line, host, _), sure = found[0], len(by_status) < len(found)
-        ranged = exempt_from(host, told, ranges=True)
+        (line, address, (proxy, exempt, told)), sure = found[0], len(by_status) < len(found)
+        ranged = exempt_from(address.host, told, ranges=True)
         yield Finding(
             severity="critical" if pod.failing else "warning",
             confidence="likely" if sure else "possible",
-            summary=f"{container.name} asks {host} through the proxy that {proxy.name} names, which does not pass it on"
+            summary=f"{container.name} asks {address.host} through the proxy that {proxy.name} names, which does not pass it on"
             + (
                 f"; {'httpx reads no ranges in' if ranged else 'it is not in'} {exempt.name}."
                 if exempt
@@ -79,19 +84,43 @@ def through_proxy(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Fin
             ),
             evidence=(log_evidence(line), Evidence(source="pod", ref=proxy.path, text=f"{proxy.name}={proxy.value}")),
             explains=CRASHED,
-            fix=_spare(container, host, told, exempting(proxy, exempt)),
+            fix=_spare(container, address.host, told, exempting(proxy, exempt)),
             order=line.order,
         )
         return
 
 
-def proxy_of(container: Container) -> tuple[EnvVar, EnvVar | None, str] | None:
-    """The variable that names a proxy, the one that names what is kept from it, and its value; None where a value is not known."""
-    proxy = next((container.env[name] for name in _PROXIES if name in container.env), None)
+def _over(last: Line, asked: _Address, cluster: Cluster) -> bool:
+    """Whether the last refusal is long ago, or the same host answered since: what goes through a proxy goes there each time."""
+    ago = written_ago(last, cluster.now)
+    if ago is not None and ago > _LATELY:
+        return True
+    since = (line for line in last.log.find("200 OK") if line.number > last.number)
+    return any(asked.host in line.text and _FINE.search(line.text[:4000]) for line in since)
+
+
+def proxy_of(container: Container, scheme: str) -> tuple[EnvVar, EnvVar | None, str] | None:
+    """The variable that names a proxy for addresses of a scheme, the one that names what is kept from it, and its value.
+
+    None where a value is not known, or none is seen and there may be one among those that nobody read.
+    """
+    proxy = next((container.env[name] for name in _PROXIES.get(scheme, _ANY) if name in container.env), None)
     exempt = next((container.env[name] for name in _NOT if name in container.env), None)
     if proxy is None or not proxy.value or (exempt is not None and exempt.value is None):
         return None
+    if exempt is None and _unread(container):
+        return None
     return proxy, exempt, (exempt.value or "") if exempt is not None else ""
+
+
+def _unread(container: Container) -> bool:
+    """Whether variables come as a whole from an object that is not at hand."""
+    pod = container.pod
+    named = (
+        ("ConfigMap" if source.config_map_ref else "Secret", source.config_map_ref or source.secret_ref)
+        for source in container.spec.env_from
+    )
+    return any(ref is not None and pod.cluster.item(kind, pod.namespace, ref.name) is None for kind, ref in named)
 
 
 def exempting(proxy: EnvVar, exempt: EnvVar | None) -> str:
@@ -99,18 +128,34 @@ def exempting(proxy: EnvVar, exempt: EnvVar | None) -> str:
     return exempt.name if exempt else "NO_PROXY" if proxy.name.isupper() else "no_proxy"
 
 
-def _refused(line: Line) -> Iterator[tuple[str, str]]:
-    """Which host a proxy did not pass a request on to, and who says it."""
+class _Address(NamedTuple):
+    """Whom a request was for that a proxy did not pass on, and who says it."""
+
+    scheme: str
+    host: str
+    port: str
+    by: str
+
+
+def _address(url: str, by: str) -> _Address:
+    port = re.match(r"https?://[^/\s]{1,253}?:(\d{1,5})(?:[/?]|$)", url)
+    return _Address(url.partition("://")[0], host_of(url), port[1] if port else "", by)
+
+
+def _refused(line: Line) -> Iterator[_Address]:
+    """What a proxy did not pass on."""
     text = line.text[:8000]
     if _SQUID in text:
         page = "\n".join([text, *(one.text[:2000] for one in line.log.lines(line.number + 1, line.number + _BELOW))])
         if (named := _PAGE.search(page)) is not None:
-            yield host_of(named["url"]), "squid"
+            yield _address(named["url"], "squid")
     elif _ERROR in text:
         if (named := _CAUSED.search(text)) is not None:
-            yield host_of(named["url"]) if "://" in named["url"] else named["host"] or "", "error"
+            # a request for an address with TLS is one for a tunnel, and names the path alone
+            whole = "://" in named["url"]
+            yield _address(named["url"], "error") if whole else _Address("https", named["host"] or "", "", "error")
     elif (named := _ANSWERED.search(text)) is not None:
-        yield host_of(named["url"]), "httpx" if named["httpx"] else "status"
+        yield _address(named["url"], "httpx" if named["httpx"] else "status")
 
 
 def _inside(host: str, pod: Pod, cluster: Cluster) -> bool:
@@ -128,10 +173,10 @@ def _inside(host: str, pod: Pod, cluster: Cluster) -> bool:
     return bool(re.fullmatch(r"[\d.]{7,15}", host)) and host in at
 
 
-def exempt_from(host: str, told: str, *, ranges: bool) -> bool:
-    """Whether NO_PROXY names a host, to who reads ranges of addresses or does not."""
+def exempt_from(host: str, told: str, *, ranges: bool, port: str = "") -> bool:
+    """Whether NO_PROXY names a host, with or without the port, to who reads ranges of addresses or does not."""
     for entry in re.split(r"[,\s]+", told.strip()):
-        ending = entry.removeprefix("*").lstrip(".")
+        ending = entry.removeprefix("*").lstrip(".").removesuffix(f":{port}" if port else "")
         if entry == "*" or (ending and (host == ending or host.endswith(f".{ending}"))):
             return True
         if ranges and "/" in entry and _in_range(host, entry):

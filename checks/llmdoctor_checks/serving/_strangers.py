@@ -220,8 +220,17 @@ def _by_a_gateway(pod: Pod, other: Pod, cluster: Cluster) -> Line | None:
 
 def _both_ready(pod: Pod, other: Pod, cluster: Cluster) -> float | None:
     """For how many seconds neither of two pods has become ready, or ceased to be."""
-    conditions = (pod.condition("Ready"), other.condition("Ready"))
-    ages = [cluster.seconds_since(one.last_transition_time) for one in conditions if one is not None]
+    ages: list[float | None] = []
+    for one in (pod, other):
+        ready = one.condition("Ready")
+        at = ready.last_transition_time if ready is not None else None
+        # where that is not told, it was not before its containers ran
+        ages += [
+            cluster.seconds_since(time)
+            for time in (
+                [at] if at else [s.state.running.started_at for s in one.status.container_statuses if s.state.running]
+            )
+        ]
     return min((age for age in ages if age is not None), default=None)
 
 

@@ -63,6 +63,9 @@ _SECRET = "llm-api-key"  # noqa: S105
 #: So many public addresses that it computes for are nobody's own.
 _STRANGERS = 3
 
+#: Of a server that answered so many requests since, what it once had not is there again, or nobody asks for it.
+_WELL = 10
+
 
 @check("api-exposed", since="0.1", severity="warning", literals=("[GIN] ",))
 def api_exposed(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
@@ -109,7 +112,7 @@ def api_exposed(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None)
         if public := [way for way in open_ways if way.public]:
             found = _finding(pod, title, container, engine, public[0], "risk")
             # what starts an image of one's own by the arguments that it is given seldom adds a key to them
-            sure = not hidden and not (unseen and engine and _KEYS.get(engine.name, ("", ""))[1])
+            sure = not hidden and not (unseen and (engine is None or _KEYS.get(engine.name, ("", ""))[1]))
             yield found if sure else msgspec.structs.replace(found, confidence="possible")
         elif hidden:
             continue
@@ -162,9 +165,15 @@ def _used(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
 
 
 def _asked_in_vain(log: Log, deleted: Line) -> Line | None:
-    """A request since a model was deleted that found the model not there."""
+    """A request since a model was deleted that found the model not there, unless the server has answered many since."""
     since = (line for line in log.find("| 404 |") if line.number > deleted.number)
-    return next((line for line in since if re.search(_MISSED, line.text)), None)
+    missed = [line for line in since if re.search(_MISSED, line.text)]
+    if not missed:
+        return None
+    answered = [
+        line for line, said in log.matching(_CALL, "[GIN] ") if line.number > missed[-1].number and said[2] in _COMPUTES
+    ]
+    return None if len(answered) >= _WELL else missed[0]
 
 
 def _public(address: str) -> bool:

@@ -39,7 +39,7 @@ _UNANSWERED = expression(
 def warmup_by_proxy(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     """A server that ended since its own warm-up went to a proxy."""
     container = engine.container
-    if engine.name != "sglang" or pod.ready or (set_by := proxy_of(container)) is None:
+    if engine.name != "sglang" or pod.ready or (set_by := proxy_of(container, "http")) is None:
         return
     proxy, exempt, told = set_by
     hosts = [host for host in _asked(engine) if not exempt_from(host, told, ranges=True)]
@@ -49,7 +49,8 @@ def warmup_by_proxy(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     begun, line, said = found
     name = exempting(proxy, exempt)
     yield Finding(
-        confidence="certain",
+        # which of two addresses this release asks is not told by a status
+        confidence="certain" if len(hosts) == len(_asked(engine)) else "likely",
         summary=f"SGLang's own warm-up goes through the proxy that {proxy.name} names, which {said}, and the server ends itself: "
         + (f"{name} does not name {hosts[0]}." if exempt else f"{name} is not set."),
         evidence=(

@@ -80,12 +80,14 @@ _WITHOUT_LIBRARIES = (
     *FAILED_START, "engine-dead", "worker-lost", "rollout-stuck",
 )  # fmt: skip
 
+#: And where there is no library of it, either.
+_NO_LIBRARY_EITHER = "Found no NVIDIA driver on your system"
 #: What programs say that find no driver behind its libraries, or no device of it, as NVML and CUDA see none without /dev/nvidiactl.
 _WITHOUT_DEVICES = (
     "because it couldn't communicate with the NVIDIA driver",
     "Driver Not Loaded",
     "NVMLError_DriverNotLoaded",
-    "Found no NVIDIA driver on your system",
+    _NO_LIBRARY_EITHER,
     "No CUDA GPUs are available",
     "no CUDA-capable device is detected",
 )
@@ -443,6 +445,9 @@ def _claimed(container: Container, logs: Logs) -> Iterator[Finding]:
     pod, named = container.pod, {str(one.get("name")) for one in container.spec.resources.claims}
     if pod.ready or not named or any(name.startswith("nvidia.com/") for name in container.accelerators):
         return
+    hidden = container.env.get("CUDA_VISIBLE_DEVICES")
+    if hidden is not None and hidden.value in ("", "-1", None):
+        return  # which shows none of those that are there
     log = log_of(ending_of(container), logs)
     line = next(log.find(*_WITHOUT_DEVICES), None) if log is not None else None
     for claim in device_claims(pod) if line is not None else ():
@@ -452,25 +457,47 @@ def _claimed(container: Container, logs: Logs) -> Iterator[Finding]:
         device = next((str(one.get("device")) for one in results if one.get("driver") == _BY_DRA), "")
         if line is None or not device:
             continue
+        # PyTorch says so where it finds no libcuda.so: what hands over the devices brings that, too
+        nothing = _NO_LIBRARY_EITHER in line.text
         name = pod.spec.node_name or "?"
         yield Finding(
             confidence="certain",
             summary=f"ResourceClaim {claim.claim} has {device} of node {name}, whose driver told the DRA driver of it, and container "
-            f"{container.name} got no device: /dev/nvidia* were most likely not there when the claim's CDI specification was written.",
+            f"{container.name} got "
+            + (
+                "neither devices nor the driver's libraries: the container runtime there most likely hands over nothing by CDI."
+                if nothing
+                else "no device: /dev/nvidia* were most likely not there when the claim's CDI specification was written."
+            ),
             evidence=(
                 log_evidence(line),
                 pod_evidence(container, "resources.claims", f"{claim.name}: {device} of {_BY_DRA} is allocated"),
             ),
             explains=("driver-missing", "driver-too-old", *_WITHOUT_LIBRARIES),
-            fix=fixes.platform(
-                f"Make the devices on {name} (nvidia-smi once on the host; at each boot, before the DRA driver, nvidia-persistenced or "
-                f"nvidia-modprobe -u -c=0), restart the DRA driver's kubelet plugin there, then delete the pod and claim {claim.claim}",
-                fixes.on_node(name, "sh -c 'nvidia-smi -L; ls -l /dev/nvidia* /var/run/cdi'"),
-                f"{fixes.pods_on(name)} | grep -i dra",
-            ),
+            fix=_with_cdi(pod, name) if nothing else _made_devices(name, claim.claim),
             order=line.order,
         )
         return
+
+
+def _made_devices(node: str, claim: str) -> Fix:
+    return fixes.platform(
+        f"Make the devices on {node} (nvidia-smi once on the host; at each boot, before the DRA driver, nvidia-persistenced or "
+        f"nvidia-modprobe -u -c=0), restart the DRA driver's kubelet plugin there, then delete the pod and claim {claim}",
+        fixes.on_node(node, "sh -c 'nvidia-smi -L; ls -l /dev/nvidia* /var/run/cdi'"),
+        f"{fixes.pods_on(node)} | grep -i dra",
+    )
+
+
+def _with_cdi(pod: Pod, node: str) -> Fix:
+    """What has a node's runtime heed the specifications that DRA drivers write (containerd's `enable_cdi`, on by default from 2.0 on)."""
+    runtime = pod.cluster.field("Node", "", node, "status.nodeInfo.containerRuntimeVersion")
+    return fixes.platform(
+        f"Have the container runtime of {node}{f' ({runtime})' if runtime else ''} take part in CDI: containerd 1.7 with enable_cdi = true "
+        "and /var/run/cdi among its cdi_spec_dirs, or 2.0 and later, where that is so by default; restart it, then delete the pod. Where "
+        "it does so, see that nvidiaDriverRoot of the DRA driver's chart is the folder of the driver on the node",
+        fixes.on_node(node, "sh -c 'containerd config dump | grep -i cdi; ls -l /var/run/cdi'"),
+    )
 
 
 def _with_rocm(engine: Engine) -> str:

@@ -14,6 +14,7 @@ from kubectl_llmdoctor.api import (
     Setting,
     check,
     fixes,
+    in_order,
     log_evidence,
     setting_evidence,
     written_ago,
@@ -119,9 +120,10 @@ def _shut(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
 
 
 def _lost(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
-    """An adapter that was loaded into the instance before while that ran, and that clients ask the one of now for in vain."""
+    """Adapters that were loaded into the instance before while that ran, and that clients ask the one of now for in vain."""
     log = logs.current(engine.container.name) if engine.name == "vllm" and pod.ready else None
-    if log is None or not log.holds(_STARTED):
+    started = next((line.number for line in log.find(_STARTED)), None) if log is not None else None
+    if log is None or started is None:
         return None  # what was loaded since may stand in the part that is not there
     before = next(iter(logs.of(engine.container.name, previous=True)), None)
     again = {at["name"] for line in log.find(_LOADED) if (at := re.search(_NAMED, line.text))}
@@ -130,21 +132,27 @@ def _lost(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     for line in log.find(_NO_MODEL):
         if (asked := re.search(_ASKED_MODEL, line.text[:2000])) and asked["name"] in had:
             refused.setdefault(asked["name"], []).append(line)
-    for name, lines in refused.items():
-        ago = written_ago(lines[-1], pod.cluster.now)
-        if len(lines) < _FEWEST or (ago is not None and ago > _LATELY):
-            continue
-        told, path = had[name]
-        return Finding(
-            severity="warning",
-            summary=f"The adapter {name} was loaded into {engine.container.name} while it ran, and is gone since the container was "
-            f"restarted: {len(lines)} requests for it found no such model.",
-            evidence=(log_evidence(told), log_evidence(lines[-1])),
-            explains=("served-model-name-mismatch", "http-5xx"),
-            fix=_again(engine, name, path),
-            order=lines[0].order,
-        )
-    return None
+    gone = {
+        name: lines
+        for name, lines in refused.items()
+        if len(lines) >= _FEWEST
+        and ((ago := written_ago(lines[-1], pod.cluster.now)) is None or ago <= _LATELY)
+        and not log.torn(started, lines[-1].number)
+    }
+    if not gone:
+        return None
+    names = list(gone)
+    lines = in_order(line for found in gone.values() for line in found)
+    what = f"The adapter {names[0]} was" if len(names) == 1 else f"The adapters {', '.join(names[:5])} were"
+    return Finding(
+        severity="warning",
+        summary=f"{what} loaded into {engine.container.name} while it ran, and {'is' if len(names) == 1 else 'are'} gone since the "
+        f"container was restarted: {len(lines)} requests for {'it' if len(names) == 1 else 'them'} found no such model.",
+        evidence=(*(log_evidence(had[name][0]) for name in names[:3]), log_evidence(lines[-1])),
+        explains=("served-model-name-mismatch", "http-5xx"),
+        fix=_again(engine, {name: had[name][1] for name in names}),
+        order=lines[0].order,
+    )
 
 
 def _loaded(log: Log) -> dict[str, tuple[Line, str]]:
@@ -161,14 +169,17 @@ def _loaded(log: Log) -> dict[str, tuple[Line, str]]:
     return had
 
 
-def _again(engine: Engine, name: str, path: str) -> Fix:
-    if path.startswith("/") or engine.explicit("lora_modules") is not None:
+def _again(engine: Engine, paths: dict[str, str]) -> Fix:
+    option = " ".join(f"{name}={path}" for name, path in paths.items())
+    here = any(path.startswith("/") for path in paths.values())
+    if here or len(paths) > 1 or engine.explicit("lora_modules") is not None:
         # a folder of the container may be as new as the container, and what is there already of the option stays
+        which = " and ".join(f"{name} from {path}" for name, path in paths.items())
         return fixes.advice(
-            f"Load {name} from {path} again (POST /v1/load_lora_adapter), and have each start do so: --lora-modules {name}={path} "
-            f"in {fixes.edited(engine.pod)}"
+            f"Load {which} again (POST /v1/load_lora_adapter), and have each start do so: --lora-modules {option} in "
+            f"{fixes.edited(engine.pod)}"
         )
-    return fixes.set_flag(engine, "lora_modules", "--lora-modules", f"{name}={path}", f"Have each start load {name}")
+    return fixes.set_flag(engine, "lora_modules", "--lora-modules", option, f"Have each start load {next(iter(paths))}")
 
 
 def _finding(engine: Engine, told: Setting, name: str, line: Line) -> Finding:

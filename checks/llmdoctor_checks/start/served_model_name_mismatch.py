@@ -305,7 +305,11 @@ def _routes(pod: Pod, cluster: Cluster) -> Iterator[Routed]:
     backends |= {("InferencePool", pool.name) for pool in pod.pools}
     for item in cluster.items("HTTPRoute", pod.namespace) if backends else ():
         for rule in rules_of(item):
-            led = {(one.kind, one.name) for one in rule.backends}
+            led = {
+                (one.kind, one.name)
+                for one in rule.backends
+                if one.namespace == pod.namespace and one.raw.get("weight", 1) != 0
+            }
             if not led & backends or any(f.get("type") == "ExtensionRef" for f in rows(rule.raw, "filters")):
                 continue
             for match in rows(rule.raw, "matches"):
