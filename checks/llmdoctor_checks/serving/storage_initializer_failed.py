@@ -193,4 +193,4 @@ def _of_the_way(pod: Pod, container: Container) -> tuple[Fix, ...]:
         f"kubectl -n {pod.namespace} exec {pod.name} -c {container.name} -- cat /proc/1/io",
     )
     told = [*container.spec.command, *container.spec.args]
-    return (*(without_xet(container, "the model") if any(word.startswith("hf://") for word in told) else ()), look)
+    return (*(without_xet(container, "the model") if any(str(word).startswith("hf://") for word in told) else ()), look)
