@@ -94,7 +94,7 @@ from kubectl_llmdoctor.facts.scheduling.pending import Pending
 from kubectl_llmdoctor.facts.scheduling.verdict import NodeVerdict, Reason, names_of, say_amount
 from kubectl_llmdoctor.facts.series import Histogram, Increase, Span
 from kubectl_llmdoctor.facts.sizing import Sizing, file_bytes_of
-from kubectl_llmdoctor.facts.starts import Phase, phase_at, phase_of, signs_of_life, superseded
+from kubectl_llmdoctor.facts.starts import Phase, phase_at, phase_of, signs_of_life, stopped_at, superseded
 from kubectl_llmdoctor.facts.subject import Subject, told_elsewhere
 from kubectl_llmdoctor.facts.troubles import Trouble
 from kubectl_llmdoctor.facts.units import (
@@ -328,6 +328,7 @@ __all__ = [
     "simulates",
     "sought",
     "speaks_of_one",
+    "stopped_at",
     "stray",
     "suffices",
     "superseded",

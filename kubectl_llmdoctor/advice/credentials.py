@@ -20,6 +20,9 @@ _TOKEN = expression(r"(?:HF|HUGGING_?FACE(?:_?HUB)?)_(?!HUB_DISABLE)(?:[A-Z]+_)*
 #: Those that are read: by huggingface_hub and hf-hub, and the one that Text Embeddings Inference reads besides.
 _TOKENS_READ = frozenset({"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_API_TOKEN"})
 
+#: The variables that NIM reads its key from, the first that is there.
+_NGC_KEYS = ("NIM_NGC_API_KEY", "NGC_API_KEY")
+
 #: The releases since which images read HF_TOKEN; those before read HUGGING_FACE_HUB_TOKEN alone, and Text Embeddings Inference
 #: HF_API_TOKEN, which its later releases read as well.
 _KNOW_HF_TOKEN = {"vllm": "0.2.1", "tgi": "1.2.0", "tei": "1.6.1"}
@@ -59,6 +62,8 @@ class Credentials(Topic):
             "token_meant": lambda: self._token_meant,
             "token_secret": lambda: self._token_of[0],
             "token_key": lambda: self._token_of[1],
+            "ngc_secret": lambda: self._ngc_key_of[0],
+            "ngc_key": lambda: self._ngc_key_of[1],
             "key_variable": lambda: self._misnamed_key[0],
             "key_meant": lambda: self._misnamed_key[1],
             "key_at": lambda: self._index_of(self._misnamed_key[0]),
@@ -70,6 +75,7 @@ class Credentials(Topic):
         yield "token misnamed" if self._misnamed_token else "no token misnamed"
         yield "key misnamed" if self._misnamed_key[0] else "no key misnamed"
         yield self._token_given
+        yield "NGC key in a Secret" if all(self._ngc_key_of) else "no NGC key in a Secret"
         yield "variables of a Secret not known" if self._unread_variables else "all variables known"
 
     @property
@@ -127,6 +133,14 @@ class Credentials(Topic):
         told = [variables[name].origin for name in sorted(_TOKENS_READ & variables.keys())]
         secret, _, key = next((x for x in told if x.startswith("Secret ")), "").removeprefix("Secret ").partition("/")
         return (secret, key, True) if secret and key else ("hf-token", "HF_TOKEN", False)
+
+    @cached_property
+    def _ngc_key_of(self) -> tuple[str, str]:
+        """The Secret that the key for NVIDIA's registry is from, and its key there."""
+        variables = self.container.env if self.container else {}
+        told = next((variables[name].origin for name in _NGC_KEYS if name in variables), "")
+        secret, _, key = told.removeprefix("Secret ").partition("/") if told.startswith("Secret ") else ("", "", "")
+        return secret, key
 
     @template_value
     def token_maker(self) -> str:

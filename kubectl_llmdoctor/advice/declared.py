@@ -25,6 +25,8 @@ OfCredentials = Literal[
     "token in a Secret", "token given", "no token given",
     "all variables known", "variables of a Secret not known",
     "key misnamed", "no key misnamed",
+    "NGC key in a Secret",
+    "no NGC key in a Secret",
 ]  # fmt: skip
 #: Of the image, and the Secret that it is pulled with.
 OfImages = Literal[

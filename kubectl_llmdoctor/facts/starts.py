@@ -240,6 +240,8 @@ _STOPS = (
     "signal received, starting graceful shutdown",  # TGI
     "Signal (15) received.",  # Triton
 )
+#: How many lines before it was told to stop something must have gone wrong, to be what ended it.
+_BEFORE_STOP = 60
 #: What begins a start of a server, whatever it is that it loads.
 BANNERS = (*(banner for banner, _ in STARTS), "Triton Server Version", "TensorRT-LLM version: ")
 #: What a server prints once when it starts, and in no other process of that start.
@@ -353,6 +355,19 @@ def told_to_stop(line: Line) -> bool:
     """Whether the server had been told to stop before a line: what it then prints is no cause of anything."""
     at = max((x.number for text in _STOPS for x in line.log.marks(text) if x.number < line.number), default=None)
     return at is not None and not any(at < x.number < line.number for text in BANNERS for x in marks_of(line.log, text))
+
+
+def stopped_at(log: Log) -> Line | None:
+    """Where a server says in its last start that it was told to stop: nothing had gone wrong right before that."""
+    stops = [x for text in _STOPS for x in log.marks(text)]
+    line = min((x for x in stops if not superseded(x)), key=lambda x: x.number, default=None)
+    if line is None or crash_of(log) is not None:
+        return None
+    begin = max(next(reversed(restarts(log)), 1), line.number - _BEFORE_STOP)
+    # what a signal leaves behind in Python is a traceback, whose last line tells of it
+    frames = line.text.rstrip().endswith("KeyboardInterrupt: terminated")
+    above = log.lines(begin, line.number - 1)
+    return None if not frames and any(looks_like_error(x.text) for x in above) else line
 
 
 def crash_of(log: Log) -> Line | None:

@@ -84,6 +84,14 @@ _BY_AGENT = "Envoy may have been out of memory killed"
 #: A container that is this full, and fills up within this time, is on its way to its limit.
 _NEARLY_FULL, _SOON_SECONDS = 0.7, 24 * 3600
 
+#: What is said beside a larger limit of who was well for so long that it cannot have been too little from the start.
+_GROWS, _A_DAY = ", and find what grows", 24 * 3600
+
+#: vLLM's connector over NIXL leaks in UCX, whose cache of registered memory frees nothing by itself (vLLM's issue 24264), until
+#: vLLM 0.14 (pull requests 32181 and 32570) and later releases of NIXL (pull request 1210) set one of these.
+_NIXL, _NIXL_LEAKS_NOT = "NixlConnector", "0.14.0"
+_BOUNDS_UCX = ("UCX_RCACHE_MAX_UNRELEASED", "UCX_MEM_MMAP_HOOK_MODE")
+
 #: Limits from which twice as much is a lot, and from which few nodes have more.
 _LARGE, _HUGE = 128 * GIB, 512 * GIB
 
@@ -165,6 +173,9 @@ def oomkilled_host(
 
     A server that runs again may be killed again. One kill is a risk; three restarts and more, about as far apart as this kill was
     from the start before it, say that it goes on.
+
+    One that is killed after days at the same load has something in it that grows. vLLM before 0.14 with its NixlConnector let UCX keep all
+    memory that it had registered once: `UCX_RCACHE_MAX_UNRELEASED=1024` bounds that.
 
     A container that has served for a while and whose own memory (`container_memory_rss`, without the page cache) grows all
     the time will get there: the report says when, if it goes on like that.
@@ -257,7 +268,11 @@ def _ended(
         explains=(*CONSEQUENCES, "compiler-missing"),
         fixes=(
             *(x.fix for x in greedy),
-            *(_of_settings(over, engine, limit, subject) if over and engine else _fixes(container, limit, subject)),
+            *(
+                _of_settings(over, engine, limit, subject)
+                if over and engine
+                else _fixes(container, limit, subject, _GROWS if (ending.seconds or 0) >= _A_DAY and not greedy else "")
+            ),
         ),
     )
 
@@ -625,7 +640,7 @@ def _trend(metrics: Metrics, subject: Subject) -> Iterator[Finding]:
         f"{say_seconds(recent.seconds)}, to {say_bytes(rss.last)} of its limit of {say_bytes(limit)}; at that pace it is killed in "
         f"{say_seconds(left)}.",
         evidence=(recent.evidence(say_bytes), _stated(container)),
-        fixes=tuple(_fixes(container, limit, subject, ", and find what grows")),
+        fixes=tuple(_fixes(container, limit, subject, _GROWS)),
     )
 
 
@@ -665,7 +680,7 @@ def _before(pod: Pod, container: Container, subject: Subject) -> Iterator[Findin
             ),
             _stated(container),
         ),
-        fixes=tuple(_fixes(container, limit, subject, ", and find what grows")),
+        fixes=tuple(_fixes(container, limit, subject, _GROWS)),
     )
 
 
@@ -688,7 +703,7 @@ def _nearly(container: Container, hardware: Hardware, subject: Subject) -> Itera
             ),
             _stated(container),
         ),
-        fixes=tuple(_fixes(container, limit, subject, ", and find what grows")),
+        fixes=tuple(_fixes(container, limit, subject, _GROWS)),
     )
 
 
@@ -785,6 +800,8 @@ def _fixes(container: Container, limit: int, subject: Subject, more: str = "") -
         yield fix
         return
     pod = container.pod
+    if more == _GROWS:
+        yield from _of_ucx(subject.engine_of(container))
     node = subject.nodes.get(pod.spec.node_name)
     there = node.allocatable("memory") if node else None
     larger = limit * 4 if limit < GIB else limit * 2 if limit < _LARGE else limit * 3 // 2
@@ -807,6 +824,16 @@ def _fixes(container: Container, limit: int, subject: Subject, more: str = "") -
     else:
         amount = f"{larger // GIB}Gi" if larger >= 2 * GIB or larger == GIB else f"{max(larger // MIB, 256)}Mi"
         yield fixes.set_resource(container, "limits", "memory", amount, f"{text}, for example to {amount}{more}")
+
+
+def _of_ucx(engine: Engine | None) -> Iterator[Fix]:
+    """Have UCX give back what it keeps registered, of a release of vLLM that does not see to it."""
+    told = str(engine.value("kv_transfer_config", "")) if engine is not None and engine.name == "vllm" else ""
+    if engine is None or _NIXL not in told or engine.at_least(_NIXL_LEAKS_NOT) is not False:
+        return
+    if not any(name in engine.container.env for name in _BOUNDS_UCX):
+        text = f"Have UCX give back the memory that it keeps registered for NIXL, which grows without an end: {_BOUNDS_UCX[0]}=1024"
+        yield fixes.set_env(engine.container, _BOUNDS_UCX[0], "1024", text)
 
 
 def _stated_by_operator(container: Container, limit: int) -> Fix | None:

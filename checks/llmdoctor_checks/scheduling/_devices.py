@@ -14,15 +14,15 @@ _NO_DEVICE = r"(?i)rdma|efa|hca|sriov|macvlan|/(?:fuse|kvm|tun|vhost-net)$"
 _NEAR_GPUS = r"(?i)gpu|nvidia|accelerator|amd\.com"
 
 
-def asks_for_nothing(container: Container) -> bool:
-    """Whether no way to a device is open: no resource, no claim, no device of the host."""
+def asks_for_nothing(container: Container, *, of_any_maker: bool = False) -> bool:
+    """Whether no way to a device is open: no resource, no claim, no device of the host; of NVIDIA's and AMD's, if not of any maker."""
     pod, resources = container.pod, container.spec.resources
     named = [*resources.limits, *resources.requests]
     if container.gpus or resources.claims or pod.spec.resource_claims:
         return False
     if any("/" in name and not re.search(_NO_DEVICE, name) for name in named):
         return False  # zero is written out, or it is the device of another vendor
-    if for_other_hardware(container):
+    if not of_any_maker and for_other_hardware(container):
         return False
     if container.spec.security_context.privileged and "NVIDIA_VISIBLE_DEVICES" not in container.env:
         return False  # it may have been given devices in other ways

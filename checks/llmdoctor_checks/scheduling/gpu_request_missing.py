@@ -83,6 +83,26 @@ _NO_GPU = (
     "cudaErrorInsufficientDriver",
 )
 
+#: What the runtimes of other makers say where the container has no device, each by the resource that brings one: Habana's Synapse,
+#: libtpu, CANN and torch_npu, AWS's Neuron.
+_NO_DEVICE_OF = {
+    "habana.ai/gaudi": ("Device acquire failed", "synStatus=8 [Device not found]"),
+    "google.com/tpu": ("No ba16c7433 device found", "TPU initialization failed: open("),
+    "huawei.com/Ascend910": (
+        "libascend_hal.so: cannot open shared object file",
+        "driver error:no valid device",
+        "torch_npu detected, but NPU device is not available",
+        "dcmi module initialize failed",
+        "dcmi model initialized failed",
+        "aclInit, error code is 507008",
+        "Get device count of NPU failed",
+    ),
+    "aws.amazon.com/neuron": ("No neuron device available", "Please check /dev/neuron"),
+}
+#: By which the runtimes of these makers are told of devices that no plugin gave.
+_BY_RUNTIME = ("ASCEND_VISIBLE_DEVICES", "HABANA_VISIBLE_DEVICES")
+_EVERY_NO_DEVICE = tuple(text for texts in _NO_DEVICE_OF.values() for text in texts)
+
 #: What Triton says of a model that cannot be loaded without a GPU (core model_config_utils.cc, tensorrt_backend).
 _MODEL_NEEDS = (
     "TensorRT backend supports only GPU device",
@@ -131,7 +151,7 @@ _OF_ITS_OWN = r"\bplacement_group|\bresources_per_bundle\b|\buse_cpu\b"
 _GPU_LABELS = r"nvidia\.com/(?!gpu\.deploy)|amd\.com/gpu|cloud\.google\.com/gke-accelerator|karpenter\.k8s\.aws/instance-gpu|gpu\b"
 
 
-@check("gpu-request-missing", since="0.1", literals=(*_NO_GPU, *_TOLD, *_MODEL_NEEDS))
+@check("gpu-request-missing", since="0.1", literals=(*_NO_GPU, *_EVERY_NO_DEVICE, *_TOLD, *_MODEL_NEEDS))
 def gpu_request_missing(pod: Pod, subject: Subject, logs: Logs | None, node: Node | None) -> Iterator[Finding]:
     """The container that runs the engine asks for no GPU.
 
@@ -169,6 +189,7 @@ def gpu_request_missing(pod: Pod, subject: Subject, logs: Logs | None, node: Nod
     for container in pod.containers if not pod.log_only else ():
         engine = engines.get(container.name)
         if not asks_for_nothing(container):
+            yield from _of_another_maker(container, engine, logs, node)
             continue
         if engine is not None and engine.name in _EITHER:
             yield from _on_cpu(pod, engine, logs, node)
@@ -262,6 +283,50 @@ def _needs_one(pod: Pod, engine: Engine, logs: Logs | None, subject: Subject) ->
             evidence=(*evidence, pod_evidence(container, "image", container.spec.image)) if cpu else tuple(evidence),
             fixes=_either(engine, cpu) if cpu.startswith("--device") else (*_either(engine, cpu), fix),
         )
+
+
+def _of_another_maker(
+    container: Container, engine: Engine | None, logs: Logs | None, node: Node | None
+) -> Iterator[Finding]:
+    """A container for accelerators of another maker than NVIDIA's that ends without one, as it asks for none."""
+    resource = foreign_resource(container.spec.image)
+    texts = _NO_DEVICE_OF.get(resource, ())
+    crashed = container.trouble("crashed", "not-ready") is not None
+    if (
+        not crashed
+        or not texts
+        or container.spec.security_context.privileged
+        or not asks_for_nothing(container, of_any_maker=True)
+    ):
+        return
+    line = next((x for text in texts for log in container.own_logs(logs) for x in log.find(text)), None)
+    if line is None or container.pod.spec.runtime_class_name or any(name in container.env for name in _BY_RUNTIME):
+        return  # its runtime may have given it some
+    maker = resource.partition("/")[0]
+    offered = (
+        [name for name, number in node.accelerators.items() if number and name.startswith(f"{maker}/")] if node else []
+    )
+    if node is not None and not offered:
+        return  # no node for it, or one whose plugin is not there
+    name, number = offered[0] if len(offered) == 1 else resource, _in_each_pod(container.pod, engine) if engine else 1
+    yield Finding(
+        confidence="certain" if offered else "likely",
+        summary=f"Container {container.name} runs {container.spec.image.rpartition('/')[2]}, finds no accelerator and asks for none "
+        f"({name}).",
+        evidence=(log_evidence(line), pod_evidence(container, "resources", _resources(container))),
+        explains=(
+            *_NO_DEVICE,
+            "driver-libs-not-on-path",
+            "gpu-memory-shared",
+            "import-broken",
+            "worker-lost",
+            "rollout-stuck",
+        ),
+        fix=fixes.set_resource(
+            container, "limits", name, str(number), f"Ask for {number} {name} in the limits of {container.name}"
+        ),
+        order=line.order,
+    )
 
 
 def _unplaced(pod: Pod, engine: Engine, subject: Subject) -> Evidence | None:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
+    Container,
     Ending,
     Finding,
     Fix,
@@ -22,6 +23,7 @@ from kubectl_llmdoctor.api import (
     say_seconds,
 )
 from llmdoctor_checks._consequences import CRASHED
+from llmdoctor_checks._xet import without_xet
 
 #: The words of a download that is under way (huggingface_hub's bar, the initializer's own), and how long none takes that goes on.
 _ON_THE_WAY, _LONG_SECONDS = ("Fetching ", "Copying contents of", "Downloading", "it/s]", "B/s]"), 1800
@@ -178,11 +180,17 @@ def _endless(pod: Pod, logs: Logs) -> Finding | None:
             summary=f"{container.name} has fetched the model for {say_seconds(seconds)} and is not done.",
             evidence=(log_evidence(last), pod_evidence(pod, "status.initContainerStatuses", trouble.text)),
             explains=("not-ready", "rollout-stuck"),
-            fix=fixes.advice(
-                "See whether bytes still come in; a download from the hub that stands still goes on without Xet "
-                f"(HF_HUB_DISABLE_XET=1) or after a restart, in {fixes.edited(pod)}",
-                f"kubectl -n {pod.namespace} exec {pod.name} -c {container.name} -- cat /proc/1/io",
-            ),
+            fixes=_of_the_way(pod, container),
             order=last.order,
         )
     return None
+
+
+def _of_the_way(pod: Pod, container: Container) -> tuple[Fix, ...]:
+    """What gets a download on that stands still: of one from the hub, plain HTTP in the place of Xet."""
+    look = fixes.advice(
+        f"See whether bytes still come in, and delete {pod.name} where none do: the download then begins again{fixes.lone(pod)}",
+        f"kubectl -n {pod.namespace} exec {pod.name} -c {container.name} -- cat /proc/1/io",
+    )
+    told = [*container.spec.command, *container.spec.args]
+    return (*(without_xet(container, "the model") if any(str(word).startswith("hf://") for word in told) else ()), look)

@@ -43,6 +43,7 @@ from kubectl_llmdoctor.api import (
     seconds_ago,
     seconds_between,
     served,
+    stopped_at,
 )
 from llmdoctor_checks._listening import listens
 from llmdoctor_checks._load import last_load, works
@@ -186,7 +187,8 @@ def probe_timeout_under_load(
         yield found
         return
     for ending in endings(pod):
-        if events is not None and (found := _restarted(pod, ending, events, logs)) is not None:
+        found = _restarted(pod, ending, events, logs) if events is not None else None
+        if (found := found or _stopped_while_well(pod, ending, events, logs)) is not None:
             yield found
             return
     for engine in subject.engines(pod):
@@ -319,6 +321,42 @@ def _restarted(pod: Pod, ending: Ending, events: Events, logs: Logs | None) -> F
         ),
         # what the log says went wrong before the kill comes first
         order=float(len(log)) if log else None,
+    )
+
+
+def _stopped_while_well(pod: Pod, ending: Ending, events: Events | None, logs: Logs | None) -> Finding | None:
+    """A server that was well and was told to stop, in a pod that stays: in that only a failed probe does so, as a rule.
+
+    What the probe got is not known, as the events that would say it have expired. It was no server that stood still: it obeyed at once.
+    """
+    container, probe, log = ending.container, ending.container.spec.liveness_probe, log_of(ending, logs)
+    kills = list(probe_kills(pod, events, container)) if events is not None else []
+    told = list(failures(container, events)) if events is not None else []
+    if log is None or probe is None or probe.timeout_seconds >= _PATIENT_SECONDS or pod.obj.metadata.deletion_timestamp:
+        return None
+    if not container.restarts or ending.code not in (0, 143) or any(kind == "liveness" for kind, _ in told):
+        return None
+    if any(kind != "liveness" for kind, _ in kills) or (not kills and events is not None and events.of("Killing")):
+        return None
+    line = stopped_at(log)
+    if line is None or not served(log) or not (came_up(container) or _outlived(ending, probe, "liveness")):
+        return None
+    span = f" after {say_seconds(ending.seconds)}" if ending.seconds is not None else ""
+    who, expired = (
+        ("its liveness probe", "") if kills else ("most likely its liveness probe", ", and no event is left of it")
+    )
+    return Finding(
+        confidence="possible",
+        summary=f"{container.name} was up when it was told to stop{span}: {who} had failed {probe.failure_threshold} times, which allows "
+        f"{say_seconds(probe.timeout_seconds)} for an answer; the log shows nothing that had gone wrong{expired}.",
+        evidence=(
+            *_evidence(pod, probe, [event_evidence(kills[-1][1], pod.cluster)] if kills else []),
+            pod_evidence(pod, ending.path, ending.text),
+            log_evidence(line),
+        ),
+        explains=("crash-loop", "not-ready", "told-to-stop"),
+        fixes=tuple(_fixes(pod, container.pointer, probe)),
+        order=line.order,
     )
 
 

@@ -17,6 +17,7 @@ from kubectl_llmdoctor.api import (
     Sizing,
     answered,
     check,
+    expression,
     fixes,
     log_evidence,
     phase_of,
@@ -26,6 +27,7 @@ from kubectl_llmdoctor.api import (
     seconds_between,
     written_ago,
 )
+from llmdoctor_checks._xet import without_xet
 
 #: A load that takes so long, by what is done so far, is slow: from a local disk hundreds of gigabytes take minutes.
 _SLOW_SECONDS = 1200
@@ -41,6 +43,9 @@ _TOOK_SECONDS, _LONG_SECONDS = 900, 1800
 
 #: What takes long where the disk, the network or the hub is slow.
 _ON_THE_WAY = ("downloading the model", "loading weights")
+
+#: A repository of the hub, as engines are told one.
+_REPOSITORY = expression(r"[\w][\w.-]{0,95}/[\w.-]{1,96}")
 
 #: The bars of vLLM and SGLang ("Multi-thread loading shards"): shards that are done, all of them, the time so far.
 _BAR = r"(?:checkpoint|loading) shards:\s+\d+% Completed \| (\d{1,9})/(\d{1,9}) \[((?:\d{1,9}:)?\d{1,9}:\d\d)<"
@@ -284,13 +289,22 @@ def _long_on_the_way(pod: Pod, engine: Engine, log: Log, bar: Bar | None) -> Fin
             pod_evidence(engine.container, "state.running.startedAt", f"{trouble.since:%Y-%m-%dT%H:%M:%SZ}"),
         ),
         explains=("not-ready", "rollout-stuck"),
-        fix=fixes.advice(
-            f"See whether it reads or downloads anything, then shorten that, in {fixes.edited(pod)}; a download that "
-            "stands still goes on without Xet (HF_HUB_DISABLE_XET=1)",
-            f"kubectl -n {pod.namespace} exec {pod.name} -c {engine.container.name} -- cat /proc/1/io",
-        ),
+        fixes=_of_the_way(pod, engine, downloads=phase.name == _ON_THE_WAY[0]),
         order=phase.line.order,
     )
+
+
+def _of_the_way(pod: Pod, engine: Engine, *, downloads: bool) -> tuple[Fix, ...]:
+    """What gets a start on that stands still: of a download from the hub, plain HTTP in the place of Xet."""
+    container, model = engine.container, str(engine.value("model", ""))
+    look = fixes.advice(
+        f"See whether it reads or downloads anything, then shorten that, in {fixes.edited(pod)}",
+        f"kubectl -n {pod.namespace} exec {pod.name} -c {container.name} -- cat /proc/1/io",
+    )
+    plainly = without_xet(container, model) if _REPOSITORY.fullmatch(model) else ()
+    # what a claim keeps from a start before is only read
+    kept = not downloads and any(what.startswith("claim ") for _, what in _mounts(container))
+    return (look, *plainly) if kept else (*plainly, look)
 
 
 def _bar(log: Log) -> Bar | None:
