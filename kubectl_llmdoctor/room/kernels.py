@@ -75,7 +75,8 @@ class Kernels(Case, frozen=True):
     @template_value
     def for_flashinfer(self) -> str:
         """The compute capability of a GPU that FlashInfer has kernels for: 7.5 or above."""
-        return ".".join(map(str, self._compute)) if self._compute is not None and self._compute >= (7, 5) else ""
+        compute = self._gpu.gpu.compute if self._gpu else None
+        return ".".join(map(str, compute)) if compute is not None and compute >= (7, 5) else ""
 
     @property
     def _newer_than_the_image(self) -> bool:
