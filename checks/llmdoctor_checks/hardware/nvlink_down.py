@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Device, Finding, Hardware, Logs, Pod, check, endings, log_evidence
+from kubectl_llmdoctor.api import Device, Finding, Hardware, Logs, Pod, check, endings, expression, log_evidence
 from kubectl_llmdoctor.catalog.gpus import by_product
 from kubectl_llmdoctor.catalog.xids import XidMeaning, xid_meaning
 from llmdoctor_checks.hardware._gpu import (
@@ -23,6 +23,8 @@ from llmdoctor_checks.hardware._gpu import (
 #: Errors of a link in a minute above which DCGM's health check fails it: a hundred in a second.
 _MOST_ERRORS = 6000
 
+#: The card that stands on a board with seven others, where each is joined to some of them.
+_ON_A_BOARD, _OF_A_BOARD = expression(r"\bV100-SXM[23]\b"), 8
 
 #: What a rank says that cannot reach the memory of another GPU of its node.
 _NO_PEER = ("transport/p2p", "transport/nvls")
@@ -58,7 +60,7 @@ def nvlink_down(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Fin
         # a card beside bridged ones need not have a bridge
         if (numbers := _down(device)) and (by_design or device.bus in failed or _joined(device))
     ]
-    if down:
+    if down and (errors or not _of_a_part(hardware)):
         yield _down_links(pod, hardware, down, errors, by_design=by_design)
         return
     yield from _degraded(hardware)
@@ -102,6 +104,16 @@ def _down_links(
         ),
         order=errors[0][0].order if errors else None,
     )
+
+
+def _of_a_part(hardware: Hardware) -> bool:
+    """Whether a machine has some of the eight V100 of a board, each with as many links up: the others lead to GPUs that it does not have.
+
+    Each has six links, to four of the seven others; a virtual machine of four (EC2's p3.8xlarge) leaves those to the other half down.
+    """
+    of_board = all(_ON_A_BOARD.search(device.name or "") for device in hardware.devices)
+    up = {sum(link.active is True for link in device.nvlinks) for device in hardware.devices}
+    return of_board and 1 < len(hardware.devices) < _OF_A_BOARD and len(up) == 1 and 0 not in up
 
 
 def _degraded(hardware: Hardware) -> Iterator[Finding]:

@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import BusError, Device, Evidence, Finding, Hardware, Pod, check, count_of, expression
+from kubectl_llmdoctor.api import BusError, Device, Evidence, Finding, Hardware, Pod, check, count_of, dig, expression
 from llmdoctor_checks.hardware._gpu import CONSEQUENCES, busy, by_others, elsewhere, looked_at, out_of_service
 
 #: Replays in a minute above which DCGM's health check warns, as NVIDIA's driver team recommends.
 _MOST_REPLAYS = 8
 #: Corrected errors in the log that are no accident any more: a link that is well has none in hours.
 _MANY_CORRECTED = 20
+#: How the ids of nodes begin that are virtual machines of a cloud, where their type does not say otherwise.
+_CLOUDS = ("aws://", "gce://", "azure://")
 #: The address of a device on the first bus.
 _BUS_0 = expression(r"(?:[0-9a-fA-F]{4,8}:)?00:")
 
@@ -22,7 +24,7 @@ def pcie_degraded(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
     take longer in proportion. A GPU without work lowers the speed (the generation) of its link to save power: only under load
     does that say anything. The width stays. Where all GPUs of a node have the same narrow link, its board is
     made so, and that is only noted; so is a desktop's only card whose link sends nothing again: boards and adapters
-    (M.2, OCuLink) often have four lanes or eight. The only GPU of a virtual machine (EC2's g5 with its A10G) has the lanes
+    (M.2, OCuLink) often have four lanes or eight. The only GPU of a virtual machine (EC2's g5 with its A10G, g6 with its L4) has the lanes
     that its provider gives it, often eight of sixteen, and nobody there can reseat it.
 
     Before a link falls back, or is lost, packets are sent again: replays, which the driver counts, and errors of the bus
@@ -47,7 +49,7 @@ def pcie_degraded(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
             confidence="possible",
             summary=f"All {len(hardware.devices)} GPUs of {hardware.node} run on {why}: so their slots are probably wired."
             if _wired_so(hardware)
-            else f"The only GPU of {hardware.node} runs on {why}: {_wiring(slow[0][0])}.",
+            else f"The only GPU of {hardware.node} runs on {why}: {_wiring(slow[0][0], hardware)}.",
             evidence=tuple(hardware.evidence(device, "pcie", _numbers(device)) for device, _ in slow[:2]),
         )
     elif slow:
@@ -157,22 +159,37 @@ def _alone(hardware: Hardware) -> bool:
         return False
     device = hardware.devices[0]
     return (
-        ("GeForce" in (device.name or "") or _passed_through(device)) and not _slow(device) and not device.pcie.replays
+        ("GeForce" in (device.name or "") or _passed_through(device, hardware))
+        and not _slow(device)
+        and not device.pcie.replays
     )
 
 
-def _passed_through(device: Device) -> bool:
+def _passed_through(device: Device, hardware: Hardware) -> bool:
     """Whether a hypervisor shows it with half of its lanes or more.
 
-    A card of a real machine sits behind a port, so on a bus of its own: only hypervisors put one on bus 0. EC2 alone has the A10G.
+    A card of a real machine sits behind a port, so on a bus of its own: only hypervisors put one on bus 0. EC2 alone has the A10G. What a
+    cloud says of a node by its provider's id and type of machine holds for all the others (EC2's g6 with its L4).
     """
     link = device.pcie
-    virtual = bool(device.bus and _BUS_0.match(device.bus)) or "A10G" in (device.name or "")
+    virtual = bool(device.bus and _BUS_0.match(device.bus)) or "A10G" in (device.name or "") or _of_a_cloud(hardware)
     return virtual and bool(link.width and link.max_width and 2 * link.width >= link.max_width)
 
 
-def _wiring(device: Device) -> str:
-    if _passed_through(device):
+def _of_a_cloud(hardware: Hardware) -> bool:
+    """Whether the node is a virtual machine of a large cloud, by its own words: those on bare metal have that in their type."""
+    node = hardware.pod.cluster.item("Node", "", hardware.node)
+    if node is None:
+        return False
+    provider, kind = (
+        str(dig(node.raw, "spec.providerID") or ""),
+        node.labels.get("node.kubernetes.io/instance-type", ""),
+    )
+    return provider.startswith(_CLOUDS) and bool(kind) and "metal" not in kind.lower()
+
+
+def _wiring(device: Device, hardware: Hardware) -> str:
+    if _passed_through(device, hardware):
         return "the virtual machine got it so"
     return "its slot or adapter may have no more lanes, or some are lost"
 
