@@ -124,11 +124,43 @@ def _causes(pending: Pending, groups: dict[tuple[Obstacle, ...], tuple[NodeVerdi
         if at and (len(obstacles) > 1 or obstacles[0] in ("gpu-size", "absent", "selector")):
             break
         sure: Confidence = _confidence(pending, obstacles[0], alone=len(groups) == 1) if not at else "possible"
+        gone: frozenset[Obstacle] = frozenset()
         for obstacle in obstacles:
+            if obstacle in gone:
+                continue
             made = _made(pending, obstacle, verdicts, sure, tuple(o for o in obstacles if o != obstacle))
+            if freed := _freed_as_well(made):
+                gone |= freed
+                made = msgspec.structs.replace(made, also=tuple(o for o in made.also if o not in freed))
             if made.id not in {c.id for c in found}:
                 found.append(msgspec.structs.replace(made, rank=len(found)))
     return tuple(found)
+
+
+def _freed_as_well(made: Cause) -> frozenset[Obstacle]:
+    """What else is short on the node and comes free with the pods whose devices are waited for: their CPU, memory and place."""
+    where = {h.pod.spec.node_name for h in made.holders}
+    verdict = next((v for v in made.verdicts if v.node.name in where), None)
+    if verdict is None:
+        return frozenset()
+    held: list[Obstacle] = [
+        o
+        for o in made.also
+        if all(_freed(made, verdict.node, r) for r in verdict.reasons if obstacle_of(verdict.node, r) == o)
+    ]
+    return frozenset(held)
+
+
+def _freed(made: Cause, node: Node, reason: Reason) -> bool:
+    """Whether an amount that is short is there once the holders are gone."""
+    if reason.kind != "resource" or reason.state:
+        return False
+    of = [
+        1 if reason.resource == "pods" else h.requests.get(reason.resource, 0)
+        for h in made.holders
+        if h.pod.spec.node_name == node.name
+    ]
+    return (reason.free or 0) + sum(of) >= reason.asked
 
 
 def _away(verdict: NodeVerdict) -> bool:
