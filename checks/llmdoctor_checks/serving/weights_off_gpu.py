@@ -31,10 +31,19 @@ from llmdoctor_checks.serving._answers import Answer, answered
 #: Who prints one of these has a GPU at hand. Mesa's llvmpipe is a Vulkan device that computes on the CPU.
 _DEVICES = (
     r"found [1-9]\d* (?:CUDA|ROCm) devices|using device (?:CUDA|ROCm|SYCL|Vulkan\d{1,3} \((?!llvmpipe))|"
-    r"library=(?:cuda|rocm|CUDA|ROCm|Vulkan)\b"
+    r"library=(?:cuda|rocm|CUDA|ROCm|Vulkan)\b|"
+    # the log of a server of many days may begin after it found its devices; where a model's weights went, it says at each load
+    r"\b(?:CUDA|ROCm)\d{1,3} (?:model buffer size =|size=)"
 )
 
-_DEVICE_TEXTS = ("CUDA devices", "ROCm devices", "using device ", "inference compute")
+_DEVICE_TEXTS = (
+    "CUDA devices",
+    "ROCm devices",
+    "using device ",
+    "inference compute",
+    BUFFER,
+    'msg="model weights" device=',
+)
 
 #: What Ollama was asked to put on the GPU: -1 leaves it to Ollama, which puts there what fits.
 _ASKED = r"layers\.requested=(-?\d{1,9})"
