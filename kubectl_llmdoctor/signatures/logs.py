@@ -52,6 +52,9 @@ _NO_ERROR = expression(
     r"|\[Autotuner\]:? (?:Skipping tactic |Failed when profiling runner=)"
     r"|, using base model tokenizer instead\. \((?:Exception: )?(?!.{0,300}(?:couldn't connect to|gated repo|(?:Client|Server) [Ee]rror))"
 )
+#: By this vLLM says that it has none of its kernels for CUDA (platforms/interface.py), and before that, that another maker's plugin is
+#: its platform, which brings kernels of its own.
+_NO_KERNELS, _PLUGIN, _ACTIVE = "Failed to import from vllm._", "Platform plugin ", " is activated"
 #: By this SGLang, whose lines name no level, says that it goes on with something else in the place of what failed.
 _DOES_WITHOUT = expression(
     r"\[(?:\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d(?: [A-Z]{2,3}\d{1,4})*\] (?:Failed to load (?:generation config for |(?:the )?(?:staged )?JIT )"
@@ -310,7 +313,16 @@ class _Wording:
         text = line.text[:2000]
         if _NO_ERROR.search(text) is not None or ("sglang" in self._engines and _DOES_WITHOUT.match(text) is not None):
             return True
+        if _NO_KERNELS in text and self._on_a_plugin:
+            return True
         return self._server and warned_of(line)
+
+    @cached_property
+    def _on_a_plugin(self) -> bool:
+        """Whether vLLM runs on the platform of a plugin (Neuron, Ascend, Gaudi, Spyre), in a container that asks for no GPU of NVIDIA's."""
+        if self._container is not None and self._container.accelerators and not self._container.without_nvidia:
+            return False
+        return self._log.once("on a plugin", lambda: any(_ACTIVE in line.text for line in self._log.find(_PLUGIN)))
 
     def _is_caught(self, line: Line) -> bool:
         """Whether the words of the pattern stand in an exception that SGLang or vLLM says to have caught, and did not end with."""
