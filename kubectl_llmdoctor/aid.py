@@ -41,7 +41,8 @@ _MOST_TOLD = 240
 _FRAME = expression(r'File "(?P<file>[^"]{1,300})", line (?P<line>\d{1,7})')
 _NEEDED = expression(
     r"--(?:model|served|host|port|tp|tensor|pipeline|pp|nnodes|node|dist-|master|api-key|token|download|trust|max-model-len|context-length"
-    r"|gpu-memory|mem-fraction|log|enable-metrics|root|uvicorn|ssl|tool|chat-template|reasoning|headless|disaggregation-mode)"
+    r"|gpu-memory|mem-fraction|attention-backend[= ]ascend\b|log|enable-metrics|root|uvicorn|ssl|tool|chat-template|reasoning|headless"
+    r"|disaggregation-mode)"
 )
 _MOST_OPTIONS = 5
 

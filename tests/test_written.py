@@ -20,11 +20,12 @@ _NOW = datetime(2026, 6, 2, 8, 10, 0, tzinfo=UTC)
         "INFO 06-02 08:09:50 [loggers.py:116] Engine 000: Running: 1 reqs",
         "[2026-06-02 08:09:50 TP0] Decode batch. #running-req: 1",
         "2026/06/02 08:09:50 [error] 29#29: *7 upstream timed out",
+        '[GIN] 2026/06/02 - 08:09:50 | 200 |  4.5s |       10.0.0.7 | POST     "/api/chat"',
         "[1] 2026/06/02 08:09:50.120384 [ERR] 10.0.0.7:51234 - cid:12 - maximum payload violation",
     ],
 )
 def test_the_time_that_a_program_prints_is_read(line: str) -> None:
-    """Of klog (Go), vLLM, SGLang, nginx and NATS."""
+    """Of klog (Go), vLLM, SGLang, nginx, Gin and NATS."""
     assert seconds_ago(Log(LogText(text=line)).line(1), _NOW) == 10
 
 

@@ -20,6 +20,8 @@ MOMENT = r"(?:\d{4}-)?(\d\d)-(\d\d)[ T](\d\d):(\d\d):(\d\d)"
 _KLOG = r"\s*[IWEF](\d\d)(\d\d) (\d\d):(\d\d):(\d\d)\.\d"
 #: That of Go's own logger and of nginx, which begins the line; NATS prints its process before it.
 _SLASHED = r"\s*(?:\[\d{1,7}\] )?\d{4}/(\d\d)/(\d\d) (\d\d):(\d\d):(\d\d)\b"
+#: That of Gin, by which Ollama and LocalAI log their requests.
+_GIN = r"\[GIN\] \d{4}/(\d\d)/(\d\d) - (\d\d):(\d\d):(\d\d)\b"
 #: That of access logs (nginx, Apache, Traefik, HAProxy), and Caddy's, which is Unix time.
 _ACCESS = r"\[(\d\d)/(Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)/\d{4}:(\d\d):(\d\d):(\d\d)"
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -137,7 +139,8 @@ def _of_access(line: Line) -> datetime | None:
 
 
 def _moment(line: Line) -> datetime | None:
-    return _read(re.match(_KLOG, line.text) or re.match(_SLASHED, line.text) or re.search(MOMENT, line.text))
+    begins = next((found for each in (_KLOG, _SLASHED, _GIN) if (found := re.match(each, line.text))), None)
+    return _read(begins or re.search(MOMENT, line.text))
 
 
 def _read(found: re.Match[str] | None) -> datetime | None:

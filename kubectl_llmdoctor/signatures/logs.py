@@ -32,6 +32,7 @@ from kubectl_llmdoctor.facts.processes import (
 from kubectl_llmdoctor.facts.requests import answered, failed_requests, long_past, refused, stray, went_on, went_well
 from kubectl_llmdoctor.facts.starts import PHASES, answered_at, phase_at, phase_of, restarts, superseded, told_to_stop
 from kubectl_llmdoctor.facts.subject import Subject
+from kubectl_llmdoctor.facts.units import say_seconds
 from kubectl_llmdoctor.facts.written import seconds_between, written_ago
 from kubectl_llmdoctor.signatures.answers import REFUSED
 from kubectl_llmdoctor.signatures.declared import Pattern, Signature
@@ -52,6 +53,9 @@ _NO_ERROR = expression(
     r"|\[Autotuner\]:? (?:Skipping tactic |Failed when profiling runner=)"
     r"|, using base model tokenizer instead\. \((?:Exception: )?(?!.{0,300}(?:couldn't connect to|gated repo|(?:Client|Server) [Ee]rror))"
 )
+#: By this vLLM says that it has none of its kernels for CUDA (platforms/interface.py), and before that, that another maker's plugin is
+#: its platform, which brings kernels of its own.
+_NO_KERNELS, _PLUGIN, _ACTIVE = "Failed to import from vllm._", "Platform plugin ", " is activated"
 #: By this SGLang, whose lines name no level, says that it goes on with something else in the place of what failed.
 _DOES_WITHOUT = expression(
     r"\[(?:\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d(?: [A-Z]{2,3}\d{1,4})*\] (?:Failed to load (?:generation config for |(?:the )?(?:staged )?JIT )"
@@ -79,6 +83,8 @@ _GIVEN = expression(
 _SOURCE = expression(r"\s+(?:raise \w+|[bf]?[\"']|f\"|logger\.\w+\(|msg = |assert )|\s*│ [ ❱]? *\d+ │")
 #: Engines that answer requests only once their model is loaded, and load no other one.
 _LOAD_FIRST = frozenset({"vllm", "sglang", "tgi", "tei", "tensorrt-llm", "lmdeploy"})
+#: Engines that load a model for whoever asks for it, and say so again of one that cannot be loaded when it is asked for again.
+_ON_DEMAND = frozenset({"ollama", "localai"})
 #: Engines that log no request that went well: Triton never does, trtllm-serve where its access log is off.
 _SILENT = frozenset({"triton", "tensorrt-llm"})
 #: So many answers for each line that speaks of a load say that the model is there.
@@ -310,7 +316,16 @@ class _Wording:
         text = line.text[:2000]
         if _NO_ERROR.search(text) is not None or ("sglang" in self._engines and _DOES_WITHOUT.match(text) is not None):
             return True
+        if _NO_KERNELS in text and self._on_a_plugin:
+            return True
         return self._server and warned_of(line)
+
+    @cached_property
+    def _on_a_plugin(self) -> bool:
+        """Whether vLLM runs on the platform of a plugin (Neuron, Ascend, Gaudi, Spyre), in a container that asks for no GPU of NVIDIA's."""
+        if self._container is not None and self._container.accelerators and not self._container.without_nvidia:
+            return False
+        return self._log.once("on a plugin", lambda: any(_ACTIVE in line.text for line in self._log.find(_PLUGIN)))
 
     def _is_caught(self, line: Line) -> bool:
         """Whether the words of the pattern stand in an exception that SGLang or vLLM says to have caught, and did not end with."""
@@ -423,7 +438,7 @@ class _Wording:
         if not past and not pod.log_only and pod.failing and (not found.explains or of_a_client):
             return msgspec.structs.replace(found, role="note", explains=())  # the pod fails of something else
         if self._of_some_requests(line):
-            summary = f"{found.summary}{self._share(line)}"
+            summary = f"{found.summary}{self._share(line)}{self._last_time(line)}"
             return msgspec.structs.replace(found, role="note", severity="info", explains=(), summary=summary)
         return found
 
@@ -552,6 +567,8 @@ class _Wording:
         )
         if old or (lone and since >= _MANY_ANSWERS):
             return True
+        if (not loads or (self._engines and self._engines <= _ON_DEMAND)) and self._days_past(alike[-1]):
+            return True
         # what the server refuses by its settings it refuses until these are others
         if since >= _MANY_ANSWERS and not refused(alike[-1]) and long_past(alike):
             return True
@@ -560,6 +577,16 @@ class _Wording:
         if self._signature.stray and ready and self._silent() and failed_requests(alike) == 1:
             return self._signature.severity == "warning"  # it refused one; what is graver may befall each
         return self._signature.loads and self._loads_first() and answered(line.log) >= _MANY_ANSWERS * len(alike)
+
+    def _days_past(self, last: Line) -> bool:
+        """Whether a ready server, or one of whose pod nothing is known, has answered requests for a day since the last one that failed."""
+        if refused(last) or went_well(last.log, after=last.number) < _MANY_ANSWERS:
+            return False
+        if self._pod.log_only:
+            answers = answered_at(last.log)
+            end = next(last.log.lines(answers[-1], answers[-1])) if answers else None
+            return end is not None and (seconds_between(last, end) or 0) > _A_DAY
+        return self._pod.exists and self._pod.ready and self._older(last, _A_DAY)
 
     def _once_beside_an_engine(self, alike: list[Line]) -> bool:
         """Whether a program beside an engine tells of one failure, and the engine has answered requests since."""
@@ -593,6 +620,12 @@ class _Wording:
         some = "all" if len(told) >= count else f"{len(told)} of them"
         whose = f", {some} of {next(iter(who)) if len(who) == 1 else f'{len(who)} addresses'}" if who else ""
         return f" It refused {count} of {count + answered(line.log)} requests so{whose}."
+
+    def _last_time(self, line: Line) -> str:
+        """How long ago a request failed so for the last time, as a sentence that follows; empty where that is less than a day."""
+        last = self._alike(line)[-1]
+        ago = written_ago(last, self._pod.cluster.now) if self._days_past(last) else None
+        return f" The last time was {say_seconds(ago)} ago." if ago is not None else ""
 
     def _silent(self) -> bool:
         """Whether the server logs no request that it answers, so that nothing tells how many there are beside one that fails."""

@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Engine, Evidence, Finding, Fix, check, fixes, setting_evidence
+from kubectl_llmdoctor.api import Engine, Evidence, Finding, Fix, Logs, check, fixes, setting_evidence
+
+#: How vLLM says that it runs on Neuron, where one process has all cores: a log alone shows no resource that says so.
+_ON_NEURON = "Platform plugin neuron is activated"
 
 
-@check("nccl-timeout-missing", since="0.1", severity="info")
-def nccl_timeout_missing(engine: Engine) -> Iterator[Finding]:
+@check("nccl-timeout-missing", since="0.1", severity="info", literals=(_ON_NEURON,))
+def nccl_timeout_missing(engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     """A multi-GPU server sets no collective timeout, or sets one that nothing reads.
 
     When one GPU worker stalls, the others wait for it in a collective operation until a watchdog ends them all.
@@ -30,6 +33,8 @@ def nccl_timeout_missing(engine: Engine) -> Iterator[Finding]:
     workers = engine.workers or 1
     variable = engine.container.env.get("NCCL_TIMEOUT")
     if engine.container.one_process or (workers < 2 and variable is None):
+        return
+    if logs is not None and next(logs.find(_ON_NEURON), None) is not None:
         return
     works = _works(engine)
     if variable is not None:

@@ -245,7 +245,7 @@ def _cut(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         role="cause" if usual and (pod.ready or pod.log_only) else "note",
         severity="warning",
         confidence="certain" if not usual else "likely" if min(times, answered) >= _FEWEST_CUTS else "possible",
-        summary=f"{container.name} cut {count_of(times, 'prompt')} down to its context and answered without what it cut"
+        summary=f"{engine.at} cut {count_of(times, 'prompt')} down to its context and answered without what it cut"
         + (f"; the longest had {longest[2]} tokens, of which {longest[1]} fit" if longest else "")
         + (f". It answered {answered} requests since the first." if usual else "."),
         evidence=(log_evidence(line),),

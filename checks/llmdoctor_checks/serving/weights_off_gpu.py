@@ -45,6 +45,8 @@ _DEVICE_TEXTS = (
     'msg="model weights" device=',
 )
 
+#: How Ollama says how it splits a model; the second in older releases, which name the library there.
+_SPLITS = ("msg=offload ", 'msg="offload to ')
 #: What Ollama was asked to put on the GPU: -1 leaves it to Ollama, which puts there what fits.
 _ASKED = r"layers\.requested=(-?\d{1,9})"
 _MEMORY = r'memory\.available="\[([^\]]+)\]".*?memory\.required\.full="([^"]+)"'
@@ -90,7 +92,7 @@ _SLOW, _FEW_REQUESTS, _STATEMENTS = 8, 4, 5
     "weights-off-gpu",
     since="0.3",
     severity="warning",
-    literals=("layers to GPU", "msg=offload ", "[GIN] ", _STARTS, BUFFER, _RUNNERS, SKIPPED, *_DEVICE_TEXTS),
+    literals=("layers to GPU", *_SPLITS, "[GIN] ", _STARTS, BUFFER, _RUNNERS, SKIPPED, *_DEVICE_TEXTS),
 )
 def weights_off_gpu(pod: Pod, engine: Engine, logs: Logs | None, subject: Subject) -> Iterator[Finding]:
     """A part of the model's weights does not lie on the GPU.
@@ -149,7 +151,7 @@ def _layers(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     line, there, layers = last
     if there >= _NEARLY_ALL * layers or not any(re.search(_DEVICES, x.text) for x in _device_lines(log)):
         return None
-    split = next(iter([x for x in log.find("msg=offload ") if x.number < line.number][-1:]), None)
+    split = next(iter([x for x in log.find(*_SPLITS) if x.number < line.number][-1:]), None)
     asked = re.search(_ASKED, split.text) if split else None
     if asked and asked[1] != "-1":
         return None  # a number that the model or a request asked for

@@ -2,16 +2,20 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Finding, Pod, check, count_of, parse_time, pod_evidence, say_seconds
+from kubectl_llmdoctor.api import Container, Finding, Logs, Pod, check, count_of, parse_time, pod_evidence, say_seconds
 
 from ._signals import meaning
 
 #: As much of the kubelet's message as a report quotes; what counts stands at its end.
 _QUOTED = 400
+#: What SGLang prints before it kills its processes, with itself: of later releases each time, of others where its first requests failed
+#: (srt/utils, `kill_process_tree`; srt/entrypoints/http_server.py). So many lines at most stand below it.
+_ENDS_ITSELF, _BELOW = ("kill_process_tree called: parent_pid=", "Initialization failed. warmup error: "), 80
+_KILLED = 137
 
 
-@check("crash-loop", since="0.1")
-def crash_loop(pod: Pod) -> Iterator[Finding]:
+@check("crash-loop", since="0.1", literals=_ENDS_ITSELF)
+def crash_loop(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
     """A container keeps ending.
 
     A container of the pod ended with an error, and the kubelet restarts it with growing pauses (10 s, doubling to 5
@@ -37,6 +41,8 @@ def crash_loop(pod: Pod) -> Iterator[Finding]:
         if ended:
             summary += f" with exit code {ended.exit_code}"
             said = ended.reason if ended.reason and ended.reason != "Error" else meaning(ended.exit_code)
+            if said and ended.exit_code == _KILLED and ended.reason == "Error" and _ended_itself(container, logs):
+                said = "SIGKILL: by SGLang itself, of an error"
             summary += f" ({said})" if said else ""
             start, end = parse_time(ended.started_at), parse_time(ended.finished_at)
             if start and end and end >= start:
@@ -63,6 +69,16 @@ def crash_loop(pod: Pod) -> Iterator[Finding]:
         if container.restarts:
             summary += f", {count_of(container.restarts, 'restart')}"
         yield Finding(role="symptom", confidence="certain", summary=f"{summary}.", evidence=tuple(evidence))
+
+
+def _ended_itself(container: Container, logs: Logs | None) -> bool:
+    """Whether SGLang says at the end of the log of the instance that ended that it kills its processes."""
+    whose = not container.status.state.terminated
+    for log in logs.of(container.name, previous=whose) if logs is not None else ():
+        last = log.last(*_ENDS_ITSELF)
+        if last is not None and len(log) - last.number <= _BELOW and "include_parent=False" not in last.text:
+            return True
+    return False
 
 
 def _last_words(message: str) -> str:

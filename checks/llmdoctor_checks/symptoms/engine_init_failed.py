@@ -13,6 +13,9 @@ FAILED = (
     "Scheduler hit an exception: Traceback",  # SGLang 0.4+
 )
 
+#: How SGLang says that its own first requests failed, of which it ends itself.
+_WARMUP = "Initialization failed. warmup error:"
+
 #: Lines that engines print when another process of theirs has failed; the cause stands earlier.
 _SECONDARY = (
     "Engine core initialization failed.",  # vLLM 0.8.5+, API server
@@ -27,6 +30,7 @@ _SECONDARY = (
     "It usually means one child failed.",  # SGLang 0.5.2+, while it serves
     "scheduler died during initialization (exit code: ",  # SGLang 0.5.10+
     "Initialization failed. Please see the error messages above.",  # SGLang
+    _WARMUP,
     "Error: ShardCannotStart",  # TGI
     "exiting due to model loading error",  # llama.cpp
     "Executor worker died during initialization",  # TensorRT-LLM
@@ -86,6 +90,10 @@ def engine_init_failed(pod: Pod, logs: Logs) -> Iterator[Finding]:
             how = SIGNALS.get(int(ended["signal"]), f"signal {ended['signal']}") if ended else ""
             killed = f" Its {ended['who']} was ended by {how}." if ended else ""
             summary = f"{who} says: {text.removesuffix(' (exit code: ')}{killed}"
+            if text == _WARMUP:
+                summary = (
+                    f"The requests with which {line.log.container or 'SGLang'} warms up failed, and it ended itself."
+                )
             if hang:
                 summary = f"{who} was ended by its watchdog: no step of it had finished for {hang['seconds']} s."
             yield Finding(
