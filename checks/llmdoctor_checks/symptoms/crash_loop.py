@@ -9,6 +9,9 @@ from ._signals import meaning
 #: As much of the kubelet's message as a report quotes; what counts stands at its end.
 _QUOTED = 400
 
+#: For what a pod is ended as a whole (kubelet `eviction`, `nodeshutdown`, `preemption`, `active_deadline`; node-lifecycle-controller).
+_ENDED_WHOLE = ("Evicted", "Preempting", "Terminated", "NodeShutdown", "Shutdown", "NodeLost", "DeadlineExceeded")
+
 
 @check("crash-loop", since="0.1")
 def crash_loop(pod: Pod) -> Iterator[Finding]:
@@ -31,6 +34,8 @@ def crash_loop(pod: Pod) -> Iterator[Finding]:
         container = trouble.container
         if trouble.kind != "crashed" or container is None:
             continue
+        if _taken_away(pod) and not container.restarts:
+            continue  # with the pod, for what ended that
         ended = container.terminated
         summary = f"Container {container.name} ended"
         evidence = []
@@ -63,6 +68,11 @@ def crash_loop(pod: Pod) -> Iterator[Finding]:
         if container.restarts:
             summary += f", {count_of(container.restarts, 'restart')}"
         yield Finding(role="symptom", confidence="certain", summary=f"{summary}.", evidence=tuple(evidence))
+
+
+def _taken_away(pod: Pod) -> bool:
+    """Whether the kubelet or a controller ended the pod as a whole, and says for what."""
+    return pod.obj.status.phase == "Failed" and pod.obj.status.reason in _ENDED_WHOLE
 
 
 def _last_words(message: str) -> str:
