@@ -273,8 +273,8 @@ def by_answer(pod: Pod, text: str, cluster: Cluster) -> Iterator[Fix]:
         yield from _without_device(pod, bare)
     elif unknown := _NEW_UUID.search(text[:4000]):
         yield fixes.platform(
-            f"Restart HAMi's device plugin on {pod.spec.node_name or 'the node'}, which does not know the device {unknown['uuid']} that its "
-            "scheduler chose, so that it reports the node's devices again",
+            f"Restart HAMi's device plugin on {pod.spec.node_name or 'the node'}, which does not know the device {unknown['uuid']} that "
+            "its scheduler chose, so that it reports the node's devices again",
             f"{fixes.pods_on(pod.spec.node_name)} | grep -i device-plugin",
         )
     if _MIXED_UP.search(text):
