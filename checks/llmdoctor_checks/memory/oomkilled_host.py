@@ -86,6 +86,16 @@ _WITH_BUFFERS, _CACHE = 1.25, GIB
 #: What the API server writes at a pod to which a LimitRange gave what it did not state (plugin/pkg/admission/limitranger).
 _RANGED = "kubernetes.io/limit-ranger"
 
+#: The annotations that say the memory limit of what a webhook puts into a pod; of Istio's proxy the beginning of several.
+_ANNOTATED = {
+    "gke-gcsfuse-sidecar": "gke-gcsfuse/memory-limit",
+    "linkerd-proxy": "config.linkerd.io/proxy-memory-limit",
+}
+_PROXY = "sidecar.istio.io/proxy"
+
+#: Containers that serve a volume of their pod to the others: with them it is gone.
+_MOUNTERS = frozenset({"gke-gcsfuse-sidecar"})
+
 #: How Istio's agent, which starts Envoy, says that this was killed.
 _BY_AGENT = "Envoy may have been out of memory killed"
 
@@ -262,7 +272,11 @@ def _ended(
             *by_kernel_log[:1],
             *(_counted(container, hardware) if hardware else ()),
         ),
-        explains=(*CONSEQUENCES, "compiler-missing"),
+        explains=(
+            *CONSEQUENCES,
+            "compiler-missing",
+            *(("volume-mount-failed",) if container.name in _MOUNTERS else ()),
+        ),
         fixes=(
             *(x.fix for x in greedy),
             *(
@@ -847,7 +861,20 @@ def _fixes(container: Container, limit: int, subject: Subject, more: str = "", *
     else:
         amount = f"{larger // GIB}Gi" if larger >= 2 * GIB or larger == GIB else f"{max(larger // MIB, 256)}Mi"
         text += f", for example {amount}" if given else f", for example to {amount}"
-        yield fixes.set_resource(container, "limits", "memory", amount, f"{text}{more}")
+        made = fixes.set_resource(container, "limits", "memory", amount, f"{text}{more}")
+        values = _of_webhook(container, amount) if made.patch is None else {}
+        yield fixes.annotate(pod, values, f"{text}, by the annotations of the pod{more}") if values else made
+
+
+def _of_webhook(container: Container, amount: str) -> dict[str, str]:
+    """Annotations by which a container that a webhook puts into the pod gets this memory limit."""
+    if container.name != "istio-proxy":
+        return {_ANNOTATED[container.name]: amount} if container.name in _ANNOTATED else {}
+    # one of these puts all that the mesh's configuration says of the proxy's resources out of force
+    stated = container.spec.resources
+    told = ((stated.requests, "cpu", "CPU"), (stated.requests, "memory", "Memory"), (stated.limits, "cpu", "CPULimit"))
+    values = {f"{_PROXY}{name}": str(amounts[key]) for amounts, key, name in told if key in amounts}
+    return {**values, f"{_PROXY}MemoryLimit": amount}
 
 
 def _stated_by_operator(container: Container, limit: int) -> Fix | None:
