@@ -1147,3 +1147,11 @@ def test_no_cap_on_prompts_is_advised_to_a_scheduler_that_takes_none() -> None:
 @pytest.mark.parametrize(("have", "said"), [("1", "1 GPU"), ("8", "8 GPUs"), ("0", "0 GPUs"), (None, "? GPUs")])
 def test_a_template_counts(have: str | None, said: str) -> None:
     assert fill("It has {have:GPU} of {have}.", {"have": have} if have else {}) == f"It has {said} of {have or '?'}."
+
+
+def test_a_volume_that_the_pod_describes_itself_has_no_object() -> None:
+    own = _of_case("volume-mount-failed", "fires_volume_of_the_pod_itself")
+    assert own
+    assert not any("get pv" in command for fix in own for command in fix.commands)
+    claimed = _of_case("volume-mount-failed", "fires_earlier_mount_still_waits")
+    assert any("get pv" in command for fix in claimed for command in fix.commands)

@@ -197,7 +197,13 @@ class Situation(Seen):
         fixed = workload is None or (template and template.immutable and template.raw is workload.raw)
         fixed = fixed or (pod is not None and bool(unread(pod)))
         running = container.running if container else any(c.running for c in pod.containers) if pod else False
+        # of these there is no object, and messages name them like those that have one
+        described = (
+            {v.name for v in pod.spec.volumes if not (v.persistent_volume_claim or v.ephemeral)} if pod else set()
+        )
         for command in commands:
+            if (named := re.match(r"kubectl get pv (\S{1,253})", command)) and named[1] in described:
+                continue
             if " scale " in command and (fixed or workload is None or not self._objects.scales_by_hand(workload)):
                 continue
             if (" edit " in command and fixed) or (" exec " in command and not running):

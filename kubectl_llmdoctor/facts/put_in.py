@@ -8,9 +8,11 @@ from __future__ import annotations
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.tree import numbered
 
+#: What Istio's annotations of its proxy's resources begin with.
+_PROXY = "sidecar.istio.io/proxy"
 _MEMORY = {
     "gke-gcsfuse-sidecar": "gke-gcsfuse/memory-limit",
-    "istio-proxy": "sidecar.istio.io/proxyMemoryLimit",
+    "istio-proxy": f"{_PROXY}MemoryLimit",
     "linkerd-proxy": "config.linkerd.io/proxy-memory-limit",
     "vault-agent": "vault.hashicorp.com/agent-limits-mem",
     "vault-agent-init": "vault.hashicorp.com/agent-limits-mem",
@@ -30,3 +32,18 @@ def memory_annotation(container: Container) -> str:
         for _, one in numbered(pod.template.pod if pod.template else None, f"spec.{kind}")
     )
     return "" if container.name in stated else name
+
+
+def memory_annotations(container: Container, amount: str) -> dict[str, str]:
+    """The annotations of the pods that give a container which was put in this memory limit; none where the workload states it itself.
+
+    One of Istio's puts all that the mesh's configuration says of the proxy's resources out of force, so that what the proxy has of
+    them goes with it.
+    """
+    name = memory_annotation(container)
+    if not name:
+        return {}
+    stated = container.spec.resources
+    told = ((stated.requests, "cpu", "CPU"), (stated.requests, "memory", "Memory"), (stated.limits, "cpu", "CPULimit"))
+    kept = {f"{_PROXY}{part}": str(amounts[key]) for amounts, key, part in told if key in amounts}
+    return {**(kept if name.startswith(_PROXY) else {}), name: amount}

@@ -11,7 +11,7 @@ import msgspec
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.nodes import RDMA, rdma_offered
 from kubectl_llmdoctor.facts.pod import Pod
-from kubectl_llmdoctor.facts.put_in import memory_annotation
+from kubectl_llmdoctor.facts.put_in import memory_annotations
 from kubectl_llmdoctor.facts.units import units
 from kubectl_llmdoctor.facts.workload import Workload
 from kubectl_llmdoctor.fixes.patches import annotate, patch
@@ -136,8 +136,10 @@ def set_resource(container: Container, kind: str, resource: str, value: str, sum
     An extended resource that stands in both is set where it differs: the API server refuses a request that differs from its limit.
     The memory limit of a container that a webhook puts in is an annotation of the pods.
     """
-    if (kind, resource) == ("limits", "memory") and (name := memory_annotation(container)):
-        return annotate(container.pod, {name: value}, f"{summary}, by the annotation {name}: {value} of the pods")
+    if (kind, resource) == ("limits", "memory") and (values := memory_annotations(container, value)):
+        told = " and ".join(f"{name}: {amount}" for name, amount in values.items())
+        many = "s" if len(values) > 1 else ""
+        return annotate(container.pod, values, f"{summary}, by the annotation{many} {told} of the pods")
     return patch(container.pod, summary, resource_operations(container, kind, resource, value))
 
 

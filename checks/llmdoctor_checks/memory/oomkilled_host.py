@@ -78,6 +78,17 @@ _LONG, _SHORT, _A_SLOT, _PER_TOKEN, _SHARE = 32768, 8192, 2048, MIB // 4, 0.25
 _KV, _MAKES_CONTEXT, _LAYERS = "KV buffer size =", " n_ctx ", "layers to GPU"
 _KV_BUFFER, _ON_GPU = rf"(\w{{1,40}}) +{_KV} +([\d.]{{1,12}}) MiB", rf"offloaded [1-9]\d{{0,3}}/\d{{1,4}} {_LAYERS}"
 
+#: How llama.cpp says how large the file of a model is (`llama_model_loader::print_info`, older `llm_load_print_meta`), and what a server
+#: takes beside the weights: a share for buffers, and its cache.
+_FILE, _FILE_SIZE = ("file size ", "model size "), r"\b(?:file|model) size += ([\d.]{1,12}) (MiB|GiB)\b"
+_WITH_BUFFERS, _CACHE = 1.25, GIB
+
+#: What the API server writes at a pod to which a LimitRange gave what it did not state (plugin/pkg/admission/limitranger).
+_RANGED = "kubernetes.io/limit-ranger"
+
+#: Containers that serve a volume of their pod to the others: with them it is gone.
+_MOUNTERS = frozenset({"gke-gcsfuse-sidecar"})
+
 #: How Istio's agent, which starts Envoy, says that this was killed.
 _BY_AGENT = "Envoy may have been out of memory killed"
 
@@ -253,6 +264,7 @@ def _ended(
     kills = kills or ([kill] if kill else [])
     by_kernel_log = [hardware.kernel.evidence(x.line) for x in kills] if hardware else []
     build = compilers(container, limit, log, by_kernel_log, killed=ending.oom_killed)
+    grows = _GROWS if (ending.seconds or 0) >= _A_DAY else ""
     greedy = [x for x in (build, context, prompts, prefixes(ending), twice(container)) if x]
     yield Finding(
         confidence="likely" if unnamed or (_shared(container, limit) and not by_kernel) else "certain",
@@ -265,16 +277,28 @@ def _ended(
             *by_kernel_log[:1],
             *(_counted(container, hardware) if hardware else ()),
         ),
-        explains=(*CONSEQUENCES, "compiler-missing"),
+        explains=(
+            *CONSEQUENCES,
+            "compiler-missing",
+            *(("volume-mount-failed",) if container.name in _MOUNTERS else ()),
+        ),
         fixes=(
             *(x.fix for x in greedy),
             *(
                 _of_settings(over, engine, limit, subject)
                 if over and engine
-                else _fixes(container, limit, subject, _GROWS if (ending.seconds or 0) >= _A_DAY and not greedy else "")
+                else _fixes(container, limit, subject, "" if greedy else grows, weights=_in_host_memory(log))
             ),
         ),
     )
+
+
+def _in_host_memory(log: Log | None) -> int:
+    """The weights that llama.cpp loaded last, by its log, where none of their layers went to a GPU."""
+    if log is None or any(re.search(_ON_GPU, line.text[:500]) for line in log.find(_LAYERS)):
+        return 0
+    told = [size for line in log.find(*_FILE) if (size := re.search(_FILE_SIZE, line.text[:500]))]
+    return int(float(told[-1][1].strip(".") or 0) * (GIB if told[-1][2] == "GiB" else MIB)) if told else 0
 
 
 def _of_compilers(ending: Ending, limit: int, log: Log | None, subject: Subject) -> Iterator[Finding]:
@@ -795,7 +819,22 @@ def _storage_container(container: Container, limit: int) -> Item | None:
     return None
 
 
-def _fixes(container: Container, limit: int, subject: Subject, more: str = "") -> Iterator[Fix]:
+def _given_by_range(container: Container) -> str:
+    """The LimitRange, in words, from which a container has its memory limit, where the API server wrote that it set it."""
+    written = container.pod.annotations.get(_RANGED, "")
+    end = f" limit for {'init ' if container.role == 'init' else ''}container {container.name}"
+    if not any("memory" in part and part.strip().endswith(end) for part in written.split(";")):
+        return ""
+    limit = container.memory_limit
+    names = [
+        item.name
+        for item in container.pod.cluster.items("LimitRange", container.pod.namespace)
+        if any(units(str(dig(row, "default.memory") or "")) == limit for row in rows(item.raw, "spec.limits"))
+    ]
+    return f"LimitRange {names[0]}" if len(names) == 1 else f"a LimitRange of {container.pod.namespace}"
+
+
+def _fixes(container: Container, limit: int, subject: Subject, more: str = "", *, weights: int = 0) -> Iterator[Fix]:
     if (fix := _stated_by_operator(container, limit)) is not None:
         yield fix
         return
@@ -809,7 +848,12 @@ def _fixes(container: Container, limit: int, subject: Subject, more: str = "") -
     if held and larger < limit + held <= (_HUGE if there is None else there):
         larger = limit + held
         more += "; what lies in its memory-backed volumes stays until the pod is deleted"
+    if (needed := -(-int(weights * _WITH_BUFFERS + _CACHE) // GIB) * GIB) > larger and weights:
+        larger = needed
+        more += f", which holds the {say_bytes(weights)} of the model's weights as well"
     text = f"Raise the memory limit of {container.name} from {say_bytes(limit)}"
+    if given := _given_by_range(container):
+        text = f"State a memory limit of its own for {container.name}, which has {say_bytes(limit)} by {given}"
     if there is not None and node and larger > there:
         yield fixes.advice(
             f"Take away what uses the memory, or choose a node with more: of {node.name}'s {say_bytes(there)} "
@@ -823,7 +867,8 @@ def _fixes(container: Container, limit: int, subject: Subject, more: str = "") -
         yield fixes.advice(f"{text} as far as its node has memory, in {fixes.edited(pod)}{more}")
     else:
         amount = f"{larger // GIB}Gi" if larger >= 2 * GIB or larger == GIB else f"{max(larger // MIB, 256)}Mi"
-        yield fixes.set_resource(container, "limits", "memory", amount, f"{text}, for example to {amount}{more}")
+        text += f", for example {amount}" if given else f", for example to {amount}"
+        yield fixes.set_resource(container, "limits", "memory", amount, f"{text}{more}")
 
 
 def _of_ucx(engine: Engine | None) -> Iterator[Fix]:

@@ -11,14 +11,21 @@ from kubectl_llmdoctor.api import Cluster, Item, Node, Pod, Subject, dig, expres
 GROUP = "kueue.x-k8s.io/pod-group-name"
 #: How many pods a group is to have; Kueue makes no Workload of one that has fewer.
 TOTAL = "kueue.x-k8s.io/pod-group-total-count"
+#: The Workload that a pod is of, on pods for which Kueue chooses a place in a topology.
+WORKLOAD = "kueue.x-k8s.io/workload"
+#: The pod set of the Workload that a pod is of.
+POD_SET = "kueue.x-k8s.io/podset"
+#: The Workload that the owner of a pod is of, where it is made first, as that of each group of a LeaderWorkerSet is.
+_PREBUILT = "kueue.x-k8s.io/prebuilt-workload-name"
 
 
 def workloads(subject: Subject, cluster: Cluster) -> Iterator[Item]:
-    """Kueue's Workload objects of this target: owned by one of its objects or their owners, or named by its pods as their group."""
+    """Kueue's Workload objects of this target: owned by one of its objects or their owners, or named by its pods."""
     owners = [owner for pod in subject.pods for owner in pod.obj.metadata.owner_references]
     mine = {item.uid for item in subject.related.values() if item.uid} | {o.uid for o in owners if o.uid}
     names = {*subject.related, *((o.kind, o.name) for o in owners)}
-    groups = {pod.labels.get(GROUP) for pod in subject.pods}
+    labels, annotations = [pod.labels for pod in subject.pods], [pod.annotations for pod in subject.pods]
+    groups = {one.get(key) for one in labels for key in (GROUP, _PREBUILT)} | {one.get(WORKLOAD) for one in annotations}
     for item in cluster.items("Workload", subject.namespace):
         refs = rows(item.raw, "metadata.ownerReferences")
         owned = any(str(r.get("uid")) in mine or (str(r.get("kind")), str(r.get("name"))) in names for r in refs)
@@ -99,6 +106,45 @@ def fewer(pod: Pod) -> str:
         return ""
     there = sum(item.labels.get(GROUP) == group for item in cluster.items("Pod", pod.namespace))
     return f"its group {group} has {there} of the {total} pods that it should have" if there < int(total) else ""
+
+
+class LeftOver(msgspec.Struct, frozen=True):
+    """Pods of a pod set that make no whole slice, and so got no place when their Workload was admitted."""
+
+    workload: Item
+    pod_set: str
+    pods: int
+    placed: int
+    slice: int
+
+
+def left_over(pod: Pod, queued: list[Item]) -> LeftOver | None:
+    """The pods of the pod set of this one for which Kueue chose no place: it places whole slices, and admits the Workload all the same."""
+    for workload in queued:
+        assigned = {str(row.get("name")): row for row in rows(workload.raw, "status.admission.podSetAssignments")}
+        for pod_set in rows(workload.raw, "spec.podSets"):
+            name, pods = str(pod_set.get("name")), pod_set.get("count")
+            size = dig(pod_set, "topologyRequest.podSetSliceSize")
+            if name != pod.labels.get(POD_SET, name) or not isinstance(pods, int) or not isinstance(size, int):
+                continue
+            placed = _placed(assigned.get(name, {}))
+            if size > 1 and pods % size and placed == pods - pods % size:
+                return LeftOver(workload, name, pods, placed, size)
+    return None
+
+
+def _placed(assignment: object) -> int | None:
+    """The pods that a topology assignment has a place for, as v1beta1 writes it (domains) and later releases (slices)."""
+    counts = [row.get("count") for row in rows(assignment, "topologyAssignment.domains")]
+    for row in rows(assignment, "topologyAssignment.slices"):
+        each, domains = dig(row, "podCounts.universal"), row.get("domainCount")
+        several = dig(row, "podCounts.individual")
+        if isinstance(each, int) and isinstance(domains, int):
+            counts.append(each * domains)
+        elif isinstance(several, list):
+            counts.extend(several)
+    known = [count for count in counts if isinstance(count, int)]
+    return sum(known) if counts and len(known) == len(counts) else None
 
 
 def unreserved(workload: Item) -> str | None:

@@ -77,6 +77,14 @@ LACKING = expression(r"\b(?P<program>[\w-]{1,40}) not found in \[/")
 #: What the plugins of HAMi and Volcano answer where the kubelet asks for another pod than the one that they look at.
 _MIXED_UP = expression(r"device number not matched|device request not found|empty id from pod annotation")
 
+#: What keeps Istio's proxy out of a pod; the label goes before the annotation.
+_ISTIO = "sidecar.istio.io/inject"
+
+#: What HAMi's plugin for Ascend says of the part that its scheduler wrote for a container that asks for no device (before it passed over
+#: those), and of a device that it does not know: a card was exchanged, or its scheduler has an old list.
+_NO_UUID = expression(r"parse pod annotation error: unknown uuid: ?(?:,|$)")
+_NEW_UUID = expression(r"parse pod annotation error: unknown uuid: ?(?P<uuid>[\w-]{8,80})")
+
 #: What NVIDIA's driver container prints where no repository has the kernel that runs (gpu-driver-container), and what apt and dnf say.
 _UNFETCHED = expression(
     r"Temporary failure resolving|Could not resolve host|Failed to fetch https?://(?!\S{1,500}\s{1,4}404\b)"
@@ -260,6 +268,15 @@ def by_answer(pod: Pod, text: str, cluster: Cluster) -> Iterator[Fix]:
             "Have the device plugin count memory in larger pieces, so that it lists fewer devices (Volcano's for vGPUs: "
             "--gpu-memory-factor, in the pieces of which pods ask for memory then)"
         )
+    bare = [container.name for container in pod.containers if container.role == "main" and not container.accelerators]
+    if _NO_UUID.search(text[:4000]):
+        yield from _without_device(pod, bare)
+    elif unknown := _NEW_UUID.search(text[:4000]):
+        yield fixes.platform(
+            f"Restart HAMi's device plugin on {pod.spec.node_name or 'the node'}, which does not know the device {unknown['uuid']} that "
+            "its scheduler chose, so that it reports the node's devices again",
+            f"{fixes.pods_on(pod.spec.node_name)} | grep -i device-plugin",
+        )
     if _MIXED_UP.search(text):
         yield fixes.advice(
             "Delete the refused pod, whose owner makes another: what the scheduler wrote at the pod and what the kubelet asks for were not "
@@ -267,6 +284,23 @@ def by_answer(pod: Pod, text: str, cluster: Cluster) -> Iterator[Fix]:
             "plugin and the scheduler to one release where it stays",
             f"kubectl -n {pod.namespace} delete pod {pod.name}",
         )
+
+
+def _without_device(pod: Pod, bare: list[str]) -> Iterator[Fix]:
+    """What helps a plugin that looks for a device of each container, where some ask for none."""
+    if "istio-proxy" in bare:
+        yield fixes.annotate(
+            pod,
+            {_ISTIO: "false"},
+            f"Leave the pod out of the mesh ({_ISTIO}): HAMi's device plugin for Ascend looks for the device of each container, and "
+            "istio-proxy asks for none",
+            field="labels" if _ISTIO in pod.labels else "annotations",
+        )
+    which = ", ".join(bare) or "some"
+    yield fixes.platform(
+        f"Update HAMi's device plugin for Ascend and its scheduler: later ones pass over containers that ask for no device ({which} here)",
+        "kubectl get daemonsets -A -o wide | grep -i ascend",
+    )
 
 
 def let_it_in(cluster: Cluster, node: str, resource: str) -> Iterator[Fix]:

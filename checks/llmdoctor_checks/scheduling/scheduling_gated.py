@@ -36,6 +36,7 @@ from llmdoctor_checks.scheduling._kueue import (
     fewer,
     gone,
     left_out,
+    left_over,
     local_queue,
     of_nodes,
     requested,
@@ -52,6 +53,7 @@ _KEEPERS = {
     "jobset": "JobSet",
 }
 _QUEUE = "kueue.x-k8s.io/queue-name"
+_SLICE = "kueue.x-k8s.io/podset-slice-size"
 
 #: What a ProvisioningRequest passes on of a cloud that has no such machine now.
 _NO_MACHINES = (
@@ -204,6 +206,7 @@ def _closed(gated: list[Pod], queued: list[Item], said: list[Evidence], subject:
             *evidence,
             *said,
             *_of_queues(queued, subject.cluster),
+            *_of_slices(pod, queued),
             *_nodes(queued, subject),
             *_owners(subject, subject.cluster),
         ),
@@ -285,6 +288,14 @@ def _of_queues(queued: list[Item], cluster: Cluster) -> Iterator[Evidence]:
             yield object_evidence(queue, "spec.stopPolicy", str(policy))
 
 
+def _of_slices(pod: Pod, queued: list[Item]) -> Iterator[Evidence]:
+    """How many pods a pod set has and how large its slices are."""
+    if over := left_over(pod, queued):
+        yield object_evidence(over.workload, f"spec.podSets[{over.pod_set}].count", str(over.pods))
+        where = f"spec.podSets[{over.pod_set}].topologyRequest.podSetSliceSize"
+        yield object_evidence(over.workload, where, str(over.slice))
+
+
 def _nodes(queued: list[Item], subject: Subject) -> Iterator[Evidence]:
     """The nodes for want of which Kueue knows no domain."""
     if "no topology domains" not in _reason(queued):
@@ -353,6 +364,11 @@ def _unqueued(pod: Pod, queued: list[Item]) -> str:
     if (GROUP in labels or _OF_SET in labels) and _QUEUE not in labels:
         state = "is admitted" if admitted else "was given up (deactivated)"
         return f"the workload {state}, and {pod.name} lacks the label {_QUEUE}"
+    if over := left_over(pod, queued):
+        return (
+            f"the workload is admitted, and Kueue chose places for {over.placed} of the {over.pods} pods of its pod set {over.pod_set}, "
+            f"which it takes in slices of {over.slice}"
+        )
     if other := _of_another_queue(pod, queued):
         state = "is admitted to" if admitted else "was given up (deactivated) in"
         return f"the workload {state} {other}, and {pod.name} names {labels[_QUEUE]} in its label {_QUEUE}"
@@ -691,6 +707,15 @@ def _of_one_pod(pod: Pod, subject: Subject, queued: list[Item], look: str) -> Fi
         return fixes.advice(
             f"Make the other pods of the group {pod.labels[GROUP]}, or write how many there are into the annotation {TOTAL} of each",
             f"kubectl -n {subject.namespace} get pods -l {GROUP}={pod.labels[GROUP]}",
+        )
+    if over := left_over(pod, queued):
+        owner = next(iter(rows(over.workload.raw, "metadata.ownerReferences")), {})
+        whole = f"{owner.get('kind')}/{owner.get('name')}" if owner else f"the owner of Workload {over.workload.name}"
+        smaller = next(size for size in range(over.slice - 1, 0, -1) if over.pods % size == 0)
+        return fixes.advice(
+            f"Set the annotation {_SLICE} of pod set {over.pod_set} to {smaller} in {whole}, which divides its {over.pods} pods, or give "
+            f"it {over.placed + over.slice} pods: Kueue places only whole slices of {over.slice}",
+            look,
         )
     if _of_another_queue(pod, queued):
         where = subject.workload.ref if subject.workload else "its owner"

@@ -11,7 +11,7 @@ _BEFORE_GPUS = ("", "downloading the model")
 
 @check("driver-library-mismatch", since="0.1")
 def driver_library_mismatch(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Finding]:
-    """The node's NVIDIA kernel module and its libraries differ in version.
+    """The driver of the node and the libraries that use it differ in version.
 
     A package upgrade replaced the driver's libraries on the node, and the kernel module of the old version is still loaded, because
     something used the GPUs or because nobody rebooted. Containers that run go on; every new one fails when it
@@ -23,14 +23,18 @@ def driver_library_mismatch(pod: Pod, hardware: Hardware, logs: Logs | None) -> 
     The node agent has the libraries that were there when its own container was made: that they do not fit the module any
     more can also mean that the driver was loaded again under the agent. The kernel's line `API mismatch` names both versions.
 
+    Gaudi's runtime may open no device of a driver of another release than its own (1.15 and 1.16 are two), whichever is newer.
+
     ## Fix
 
     Drain the node and reboot it, or unload the modules and load them again when nothing uses a GPU. Hold the driver's packages so that
     they change only in a maintenance. Have `nvidia-cdi-refresh` (or `nvidia-ctk cdi generate`) run after each upgrade.
+    For Gaudi take the image that was built for the release of the node's driver.
 
     ## References
 
     - https://docs.nvidia.com/deploy/nvml-api/group__nvmlDeviceEnumvs.html
+    - https://docs.habana.ai/en/latest/Support_Matrix/Support_Matrix.html
     """
     errors = hardware.agent.errors if hardware.agent else ()
     said: list[Evidence] = [hardware.of_node.said(e.text) for e in errors if "versionmismatch" in letters(e.reason)]

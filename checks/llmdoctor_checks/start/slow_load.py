@@ -17,8 +17,10 @@ from kubectl_llmdoctor.api import (
     Sizing,
     answered,
     check,
+    dig,
     expression,
     fixes,
+    k8s,
     log_evidence,
     phase_of,
     pod_evidence,
@@ -40,6 +42,9 @@ _SLOW_BYTES, _PACE_SECONDS = 50e6, 180
 
 #: What a load that is over took, when the next one deserves a word; and what is long whatever there is to read.
 _TOOK_SECONDS, _LONG_SECONDS = 900, 1800
+
+#: The driver of Cloud Storage FUSE on GKE, and the option by which it reads a file in several pieces at once (of its file cache).
+_GCSFUSE, _PARALLEL = "gcsfuse.csi.storage.gke.io", "enable-parallel-downloads"
 
 #: What takes long where the disk, the network or the hub is slow.
 _ON_THE_WAY = ("downloading the model", "loading weights")
@@ -148,6 +153,7 @@ def slow_load(pod: Pod, engine: Engine, sizing: Sizing, logs: Logs | None) -> It
     - https://docs.vllm.ai/en/latest/configuration/env_vars/
     - https://docs.vllm.ai/en/latest/models/extensions/runai_model_streamer/
     - https://docs.ollama.com/faq
+    - https://docs.cloud.google.com/kubernetes-engine/docs/how-to/cloud-storage-fuse-csi-driver-perf
     """
     log = engine.container.own_log(logs)
     if log is None or engine.container.restarts:
@@ -370,10 +376,11 @@ def _since_the_line_before(log: Log) -> Iterator[tuple[float, Line]]:
 
 def _where(engine: Engine) -> str:
     """The volume that the model lies on: `, from claim models`; empty where it is not known."""
-    model = engine.explicit("model")
-    path = str(model.value) if model is not None else ""
-    mounts = [m for m in _mounts(engine.container) if path.startswith(f"{m[0].rstrip('/')}/") or path == m[0]]
-    return f", from {max(mounts, key=lambda m: len(m[0]))[1]}" if path.startswith("/") and mounts else ""
+    volume = _volume(engine)
+    if volume is None:
+        return ""
+    claim = volume.persistent_volume_claim
+    return f", from {f'claim {claim.claim_name}' if claim else f'volume {volume.name}'}"
 
 
 def _mounts(container: Container) -> Iterator[tuple[str, str]]:
@@ -384,6 +391,37 @@ def _mounts(container: Container) -> Iterator[tuple[str, str]]:
         yield mount.mount_path, f"claim {claim.claim_name}" if claim else f"volume {mount.name}"
 
 
+def _volume(engine: Engine) -> k8s.Volume | None:
+    """The volume on which the model lies, or the folder to which it is downloaded."""
+    container = engine.container
+    for setting in (engine.explicit("model"), engine.explicit("download_dir")):
+        path = f"{setting.value}/" if setting is not None else ""
+        mounts = [m for m in container.spec.volume_mounts if path.startswith(f"{m.mount_path.rstrip('/')}/")]
+        if path.startswith("/") and mounts:
+            return container.pod.volume(max(mounts, key=lambda m: len(m.mount_path)).name)
+    return None
+
+
+def _bucket(pod: Pod, volume: k8s.Volume) -> tuple[str, str] | None:
+    """Of a bucket that Cloud Storage FUSE mounts: its mount options, and where they are stated."""
+    claim = volume.persistent_volume_claim
+    if claim is None:
+        csi, listed, where = (
+            volume.csi or {},
+            [],
+            f"csi.volumeAttributes of volume {volume.name} in {fixes.edited(pod)}",
+        )
+    else:
+        name = pod.cluster.field("PersistentVolumeClaim", pod.namespace, claim.claim_name, "spec.volumeName")
+        item = pod.cluster.item("PersistentVolume", "", str(name or ""))
+        csi, listed = (dig(item.raw, f"spec.{key}") for key in ("csi", "mountOptions")) if item else ({}, [])
+        where = f"spec of PersistentVolume {name}"
+    if not isinstance(csi, dict) or csi.get("driver") != _GCSFUSE:
+        return None
+    stated = [str(dig(csi, "volumeAttributes.mountOptions") or ""), *(listed if isinstance(listed, list) else ())]
+    return ",".join(map(str, stated)), where
+
+
 def _fix(pod: Pod, engine: Engine) -> Fix:
     volume = _where(engine).removeprefix(", from ")
     keep = (
@@ -391,6 +429,14 @@ def _fix(pod: Pod, engine: Engine) -> Fix:
         if volume
         else "Keep the model on a fast local or cached volume"
     )
+    on = _volume(engine)
+    bucket = _bucket(pod, on) if on is not None else None
+    if bucket is not None and _PARALLEL not in bucket[0]:
+        return fixes.advice(
+            "Have Cloud Storage FUSE read each file in parallel into its cache, which has to hold the model: "
+            f"file-cache:max-size-mb:-1 and file-cache:{_PARALLEL}:true in mountOptions, {bucket[1]}; else keep the model on a faster "
+            "volume"
+        )
     flag, since = _IN_ONE_PIECE.get(engine.name, ("", ""))
     new = engine.at_least(since) if since else True
     whole = (

@@ -23,14 +23,14 @@ from llmdoctor_checks.start._folders import LITERALS, folder_for_file
 
 #: The kubelet's and the attach controller's words for a volume that they do not get.
 _FAILED = r'(?:AttachVolume\.Attach|MountVolume\.\w{1,20}) failed for volume "([^"]{1,253})"'
-#: The kubelet gave up a call of the driver, after two minutes (`csiTimeout`).
-_CALL_ENDED = "rpc error: code = DeadlineExceeded desc = "
-#: Drivers that bring an image or a model while the kubelet waits for the mount, with the attribute that names it: modelpack's and
+#: The kubelet gave up a call of the driver, after two minutes (`csiTimeout`); or the driver, whose work ended with the call, says so.
+_CALL_ENDED = r"rpc error: code = DeadlineExceeded desc = |\bcontext (?:canceled|deadline exceeded)\b"
+#: Drivers that bring an image or a model while the kubelet waits for the mount, with the attributes that name it: modelpack's and
 #: warm-metal's, by both of its names.
 _PULLING = {
-    "model.csi.modelpack.org": "model.csi.modelpack.org/reference",
-    "container-image.csi.k8s.io": "image",
-    "csi-image.warm-metal.tech": "image",
+    "model.csi.modelpack.org": ("model.csi.modelpack.org/reference", "modelRef"),
+    "container-image.csi.k8s.io": ("image",),
+    "csi-image.warm-metal.tech": ("image",),
 }
 #: Which of them can pull on while the kubelet asks again.
 _ASYNC = {"container-image.csi.k8s.io": "--async-pull-timeout", "csi-image.warm-metal.tech": "--async-pull-timeout"}
@@ -79,7 +79,7 @@ def volume_mount_failed(pod: Pod, events: Events | None, cluster: Cluster, logs:
     told = [
         (e, hit[1]) for e in events if e.kind == "Pod" and e.name == pod.name and (hit := re.search(_FAILED, e.message))
     ]
-    if told and _CALL_ENDED in told[-1][0].message and (slow := _pulling(pod, told[-1][0], told[-1][1])):
+    if told and re.search(_CALL_ENDED, told[-1][0].message) and (slow := _pulling(pod, told[-1][0], told[-1][1])):
         yield slow
         return
     # one that the pod itself describes (a file server's) has no object anywhere, and its name may be anything's
@@ -105,7 +105,8 @@ def _pulling(pod: Pod, event: Event, name: str) -> Finding | None:
     driver = str((csi or {}).get("driver") or "")
     if driver not in _PULLING:
         return None
-    what = str((dig(csi, "volumeAttributes") or {}).get(_PULLING[driver]) or "what it mounts")
+    attributes = dig(csi, "volumeAttributes") or {}
+    what = next((str(attributes[key]) for key in _PULLING[driver] if attributes.get(key)), "what it mounts")
     node = pod.spec.node_name or "?"
     advice = f"Bring {what} to a claim beforehand (a Job, or an init container that pulls it) and mount that in {fixes.edited(pod)}"
     if option := _ASYNC.get(driver):

@@ -13,6 +13,9 @@ _QUOTED = 400
 _ENDS_ITSELF, _BELOW = ("kill_process_tree called: parent_pid=", "Initialization failed. warmup error: "), 80
 _KILLED = 137
 
+#: For what a pod is ended as a whole (kubelet `eviction`, `nodeshutdown`, `preemption`, `active_deadline`; node-lifecycle-controller).
+_ENDED_WHOLE = ("Evicted", "Preempting", "Terminated", "NodeShutdown", "Shutdown", "NodeLost", "DeadlineExceeded")
+
 
 @check("crash-loop", since="0.1", literals=_ENDS_ITSELF)
 def crash_loop(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
@@ -35,6 +38,8 @@ def crash_loop(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
         container = trouble.container
         if trouble.kind != "crashed" or container is None:
             continue
+        if _taken_away(pod) and not container.restarts:
+            continue  # with the pod, for what ended that
         ended = container.terminated
         summary = f"Container {container.name} ended"
         evidence = []
@@ -79,6 +84,11 @@ def _ended_itself(container: Container, logs: Logs | None) -> bool:
         if last is not None and len(log) - last.number <= _BELOW and "include_parent=False" not in last.text:
             return True
     return False
+
+
+def _taken_away(pod: Pod) -> bool:
+    """Whether the kubelet or a controller ended the pod as a whole, and says for what."""
+    return pod.obj.status.phase == "Failed" and pod.obj.status.reason in _ENDED_WHOLE
 
 
 def _last_words(message: str) -> str:
