@@ -121,7 +121,7 @@ from kubectl_llmdoctor.facts.written import (
 )
 from kubectl_llmdoctor.platforms.pointer import escaped, pointer_to
 from kubectl_llmdoctor.report.document import Confidence, Evidence, Fix, Patch
-from kubectl_llmdoctor.tree import dig, rows, table, words
+from kubectl_llmdoctor.tree import dig, rows, say_pairs, table, words
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor import releases, settling
@@ -312,6 +312,7 @@ __all__ = [
     "say_bytes",
     "say_cores",
     "say_cuda",
+    "say_pairs",
     "say_seconds",
     "seconds_ago",
     "seconds_between",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 
@@ -39,3 +39,8 @@ def words(tree: Any, path: str = "") -> list[str]:
 def say(value: Any) -> str:
     """A scalar as a string, as the API server would have it."""
     return ("true" if value else "false") if isinstance(value, bool) else str(value)
+
+
+def say_pairs(values: Mapping[str, Any], between: str = "=") -> str:
+    """The entries of a mapping in one line: `app=llama, tier=gpu`."""
+    return ", ".join(f"{key}{between}{value}" for key, value in values.items())

@@ -35,6 +35,7 @@ from kubectl_llmdoctor.api import (
     phase_of,
     pod_evidence,
     rows,
+    say_pairs,
     say_seconds,
     seconds_ago,
     selector_of,
@@ -386,7 +387,7 @@ def _no_pod(service: Item, cluster: Cluster) -> Why | None:
     known = endpoints_of(service, cluster)
     if not wanted or (known and known.some):
         return None
-    shown = ", ".join(f"{key}: {value}" for key, value in wanted.items())
+    shown = say_pairs(wanted, ": ")
     idle = idle_workload(service, cluster)
     if idle is not None:
         kind = idle.plain_kind

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from kubectl_llmdoctor.expressions import expression
+from kubectl_llmdoctor.tree import say_pairs
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -292,7 +293,7 @@ def _value(kind: Any, value: object) -> Any:
     if kind is Error and isinstance(value, str):
         return Error(reason=value)
     if kind is Error and isinstance(value, Mapping) and not isinstance(value.get("reason"), str):
-        return Error(reason=", ".join(f"{key}: {item}" for key, item in value.items()))
+        return Error(reason=say_pairs(value, ": "))
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return _view(kind, value) if isinstance(value, Mapping) else None
     try:

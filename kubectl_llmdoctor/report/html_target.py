@@ -9,6 +9,7 @@ from kubectl_llmdoctor.report import html_pictures as pictures
 from kubectl_llmdoctor.report import words
 from kubectl_llmdoctor.report.document import ROLES, Evidence, Finding, Fix, Report, Role, Target
 from kubectl_llmdoctor.report.markup import Html, element, join, lines, raw
+from kubectl_llmdoctor.tree import say_pairs
 
 #: Failing workloads that are unfolded.
 OPEN = 3
@@ -214,7 +215,7 @@ def _settings(target: Target) -> Html | None:
         return None
     said = []
     for engine in engines:
-        config = ", ".join(f"{key}={value}" for key, value in engine.config.items())
+        config = say_pairs(engine.config)
         said.append(element("p", element("b", engine.container), " ", config))
     return parts.line(
         "Settings",

@@ -25,6 +25,7 @@ from kubectl_llmdoctor.report.document import (
     Verdict,
 )
 from kubectl_llmdoctor.report.text_layout import GAP, MARGIN, Page, clean, columns, cut, shorten, wrap
+from kubectl_llmdoctor.tree import say_pairs
 
 _TONES: dict[Verdict, str] = {"cause-found": "red", "undetermined": "red", "at-risk": "yellow", "healthy": "green"}
 #: sources that many clusters lack: the one line of a healthy pod does not mention them
@@ -192,7 +193,7 @@ def _all_else(page: Page, target: Target, notes: Sequence[Finding]) -> None:
         _fixes(page, target, note)
     page.gap()
     for engine in words.engines(target):
-        config = ", ".join(f"{key}={value}" for key, value in engine.config.items())
+        config = say_pairs(engine.config)
         page.prose("ENGINE", f"container {engine.container}: {config or 'nothing set'}")
     _hidden(page, target.suppressed)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from kubectl_llmdoctor.api import GIB, Fix, Item, Pending, dig, escaped, fixes, milli, rows, units, words
+from kubectl_llmdoctor.api import GIB, Fix, Item, Pending, dig, escaped, fixes, milli, rows, say_pairs, units, words
 from kubectl_llmdoctor.catalog.gpus import count_on
 from llmdoctor_checks.scheduling._karpenter import Pool
 from llmdoctor_checks.scheduling._nodepools import OF_ANY, meant_but_for_labels, offered
@@ -310,7 +310,7 @@ def selecting(pending: Pending, names: list[str]) -> Iterator[Fix]:
             continue
         gone = [{"op": "remove", "path": f"/nodeSelector/{escaped(key)}"} for key in unmet]
         chosen = {"op": "add", "path": "/nodeSelector/karpenter.sh~1nodepool", "value": name}
-        said = ", ".join(f"{key}={value}" for key, value in unmet.items())
+        said = say_pairs(unmet)
         yield fixes.patch(
             pending.pod, f"Select karpenter.sh/nodepool={name} in place of {said}, which no pool sets", [chosen, *gone]
         )

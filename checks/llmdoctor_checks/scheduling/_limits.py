@@ -24,6 +24,7 @@ from kubectl_llmdoctor.api import (
     milli,
     requests_of,
     rows,
+    say_pairs,
     top_of,
 )
 from llmdoctor_checks.scheduling._raising import listed, quantity, thousandths
@@ -127,7 +128,7 @@ def stated(container: Container, kind: str, what: str) -> dict[str, Any]:
 def _of_knative(quota: str, names: list[str]) -> Fix:
     data = {f"queue-sidecar-{_field(name)}": _amount(name) for name in names}
     document = shlex.quote(msgspec.json.encode({"data": data}).decode())
-    told = ", ".join(f"{key}: {value}" for key, value in data.items())
+    told = say_pairs(data, ": ")
     return fixes.platform(
         f"Give Knative's queue-proxy what quota {quota} counts: {told} in ConfigMap config-deployment of knative-serving",
         f"kubectl -n knative-serving patch configmap config-deployment --type=merge -p {document}",

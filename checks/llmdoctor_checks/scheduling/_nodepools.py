@@ -21,6 +21,7 @@ from kubectl_llmdoctor.api import (
     object_evidence,
     parse_time,
     rows,
+    say_pairs,
     table,
     tolerated,
     words,
@@ -128,7 +129,7 @@ def _way(fault: _Fault, kind: str) -> str:
 
 
 def _flow(value: object) -> str:
-    return ", ".join(f"{key}={inner}" for key, inner in value.items()) if isinstance(value, dict) else str(value)
+    return say_pairs(value) if isinstance(value, dict) else str(value)
 
 
 def _of_karpenter(pool: Item) -> bool:

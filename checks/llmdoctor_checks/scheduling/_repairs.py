@@ -35,6 +35,7 @@ from kubectl_llmdoctor.api import (
     requests_of,
     rows,
     say_amount,
+    say_pairs,
     selected,
     show_taint,
     table,
@@ -706,7 +707,7 @@ def _of_one_spread(pending: Pending) -> Iterator[Change]:
     for at, one in rules:
         mine = _chosen(pending)
         if mine and _counts_others(pending, one, mine):
-            told = ", ".join(f"{key}: {value}" for key, value in mine.items())
+            told = say_pairs(mine, ": ")
             yield Change(
                 text=f"Have the topology spread over {one.topology_key} count the pod's own replicas: labelSelector {told} in place of one "
                 "that selects pods of others, too",

@@ -15,6 +15,7 @@ from kubectl_llmdoctor.api import (
     fixes,
     pod_evidence,
     say_amount,
+    say_pairs,
 )
 from llmdoctor_checks.scheduling._admission import refused_for
 from llmdoctor_checks.scheduling._karpenter import UNKNOWN, pools
@@ -66,7 +67,7 @@ def cpu_memory_insufficient(pod: Pod, pending: Pending | None, subject: Subject)
     names_ = dict.fromkeys([*(r.resource for r in short), *(c.resource for c in found.counts if not short)])
     evidence = [e for name in names_ for e in asked_in(pending, name)]
     if pending.pod.spec.overhead:
-        text = ", ".join(f"{k}: {v}" for k, v in pending.pod.spec.overhead.items())
+        text = say_pairs(pending.pod.spec.overhead, ": ")
         evidence.append(pod_evidence(pending.pod, "overhead", text))
     labelled = _labelled(pending)
     evidence += [*node_lines(pending, found), *(scaling_lines(pending) if labelled else ())]
@@ -102,7 +103,7 @@ def _fixes(pending: Pending, found: Cause, best: NodeVerdict | None) -> Iterator
             f"{say_amount(name, n)} {name}" for name in ("cpu", "memory") if (n := pending.requests.get(name))
         )
         beside = " beside its GPUs" if pending.accelerators else ""
-        selects = ", ".join(f"{key}={value}" for key, value in pending.pod.spec.node_selector.items())
+        selects = say_pairs(pending.pod.spec.node_selector)
         yield fixes.advice(
             f"Add a node{f' with {selects}' if selects else ''} that has {asks or 'more'} free{beside}, or request less in "
             f"{fixes.edited(pending.pod)}; the command shows what the nodes have",

@@ -25,6 +25,7 @@ from kubectl_llmdoctor.api import (
     parse_time,
     pod_evidence,
     requests_of,
+    say_pairs,
 )
 from llmdoctor_checks.scheduling._admission import replaced
 from llmdoctor_checks.scheduling._holders import surges
@@ -253,7 +254,7 @@ def _in_use(pending: Pending) -> Iterator[Evidence]:
     if queue := pending.pod.cluster.item("Queue", "", volcano_queue(pending.pod, pending.subject)):
         for path in ("spec.capability", "status.allocated"):
             if isinstance(amounts := dig(queue.raw, path), dict):
-                yield object_evidence(queue, path, ", ".join(f"{k}: {v}" for k, v in amounts.items()))
+                yield object_evidence(queue, path, say_pairs(amounts, ": "))
 
 
 def _others_in_queue(pending: Pending) -> Iterator[Fix]:

@@ -21,6 +21,7 @@ from kubectl_llmdoctor.api import (
     is_state_taint,
     pod_evidence,
     rows,
+    say_pairs,
     show_taint,
     table,
     untolerated,
@@ -121,7 +122,7 @@ def _values(found: Cause, key: str) -> list[str]:
 def _demands(pending: Pending) -> Iterator[Evidence]:
     spec = pending.pod.spec
     if spec.node_selector:
-        text = ", ".join(f"{k}: {v}" for k, v in spec.node_selector.items())
+        text = say_pairs(spec.node_selector, ": ")
         yield pod_evidence(pending.pod, "nodeSelector", text)
     for term in spec.node_terms:
         for part in (*term.match_expressions, *term.match_fields):
@@ -189,7 +190,7 @@ def _meant(pending: Pending) -> Fix | None:
     taints = list(untolerated(fitting[0].taints, pod.spec.tolerations))
     if any(is_state_taint(t) for t in taints):
         return None
-    pairs = ", ".join(f"{key}: {value}" for key, value in chosen.items())
+    pairs = say_pairs(chosen, ": ")
     devices = " and ".join(f"{amount} {resource}" for resource, amount in asked.items())
     text = f"Select {pairs} in {fixes.edited(pod)}, which the nodes with {devices} have ({fitting[0].name})"
     text += f", and tolerate their taint {', '.join(show_taint(t) for t in taints)}" if taints else ""
@@ -288,7 +289,7 @@ def _beside(pending: Pending, found: Cause) -> Iterator[Finding]:
     evidence = []
     for term in terms.required_during_scheduling_ignored_during_execution if terms else ():
         selector = term.label_selector
-        labels = ", ".join(f"{k}={v}" for k, v in selector.match_labels.items()) if selector else ""
+        labels = say_pairs(selector.match_labels) if selector else ""
         text = f"beside a pod with {labels or 'the given labels'} (topologyKey {term.topology_key})"
         evidence.append(pod_evidence(pending.pod, "affinity.podAffinity", text))
     summary = f"It must stand beside a pod that matches its pod affinity, and on {nodes_said(found)} none does."

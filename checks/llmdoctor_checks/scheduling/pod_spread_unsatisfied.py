@@ -14,6 +14,7 @@ from kubectl_llmdoctor.api import (
     fixes,
     k8s,
     pod_evidence,
+    say_pairs,
     selected,
     top_of,
 )
@@ -99,7 +100,7 @@ def _own(pending: Pending) -> Iterator[Evidence]:
 
 def _labels(selector: k8s.LabelSelector | None) -> str:
     labels = selector.match_labels if selector else {}
-    return ", ".join(f"{k}={v}" for k, v in labels.items()) or "certain labels"
+    return say_pairs(labels) or "certain labels"
 
 
 def _repelling(pending: Pending) -> list[tuple[str, k8s.PodAffinityTerm]]:
@@ -173,7 +174,7 @@ def _narrowed(pending: Pending, repelling: list[tuple[str, k8s.PodAffinityTerm]]
         if not key:
             continue
         where = f"{top.kind}/{top.name}" if top is not None else f"Pod/{name}"
-        labels = ", ".join(f"{k}={v}" for k, v in shared.items())
+        labels = say_pairs(shared)
         return fixes.advice(
             f"Let the anti-affinity of {where} name its own part only ({key}: {item.labels[key]} besides {labels} in its labelSelector): "
             f"as it is, it keeps this pod, {key}={mine[key]}, off as well",

@@ -26,6 +26,7 @@ from kubectl_llmdoctor.api import (
     requests_of,
     rows,
     say_amount,
+    say_pairs,
 )
 from llmdoctor_checks.scheduling._admission import given_a_quota, limited_priorities
 from llmdoctor_checks.scheduling._kueue import cluster_queue, for_topology, local_queue, uncovered, unlisted, workloads
@@ -217,7 +218,7 @@ def _objects(cluster: Cluster, namespace: str, quota: str) -> Iterator[Evidence]
 
 
 def _said(quantities: k8s.Quantities) -> str:
-    return ", ".join(f"{k}={v}" for k, v in quantities.items()) or "none"
+    return say_pairs(quantities) or "none"
 
 
 def _of_quota(asked: str, used: str, limit: str) -> str:
@@ -468,7 +469,7 @@ def _uncounted(subject: Subject, pod: Pod, found: re.Match[str], evidence: Evide
     ]
     if beyond or not capability or any(milli(amount) for amount in used.values()):
         return None
-    counts = ", ".join(f"{key}: {value}" for key, value in capability.items())
+    counts = say_pairs(capability, ": ")
     has = "what the pod asks for" if members == 1 else f"what the {members} pods of the group ask for"
     return Finding(
         summary=f"Volcano's queue {name} has nothing in use and {has}, but its capability ({counts}) names no pods, "

@@ -33,6 +33,7 @@ from kubectl_llmdoctor.api import (
     log_of,
     probe_kills,
     rows,
+    say_pairs,
     selector_of,
     takes_telemetry,
     tracebacks,
@@ -271,7 +272,7 @@ def _of_service(said: _Said, item: Item, to: Destination, cluster: Cluster) -> _
             ),
         )
     if not found and wanted and cluster.complete("Pod", item.namespace):
-        text = ", ".join(f"{key}: {value}" for key, value in wanted.items())
+        text = say_pairs(wanted, ": ")
         return _Why(
             f"its Service {item.name} selects no pod",
             (Evidence(source="workload", ref=f"{where} spec.selector", text=text),),

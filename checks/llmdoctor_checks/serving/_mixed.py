@@ -22,6 +22,7 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     object_evidence,
     rows,
+    say_pairs,
 )
 from llmdoctor_checks.serving._exposure import matches
 from llmdoctor_checks.start._routed_ports import routed
@@ -61,7 +62,7 @@ def mixed(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
                         object_evidence(
                             item,
                             "spec.selector",
-                            ", ".join(f"{k}: {v}" for k, v in dig(item.raw, "spec.selector").items()),
+                            say_pairs(dig(item.raw, "spec.selector"), ": "),
                         ),
                         Evidence(source="workload", ref=f"Pod/{other.name} spec.containers", text=told),
                     ),
@@ -95,10 +96,8 @@ def mixed_when_applied(pod: Pod, engine: Engine, cluster: Cluster) -> Iterator[F
                 summary=f"Service {service.name} selects the pods of {mine.name}, which serve {min(own)}, and those of {other.name}, "
                 f"which serve {min(names)}: what is asked of it goes to either, and the wrong one refuses it.",
                 evidence=(
-                    object_evidence(service, "spec.selector", ", ".join(f"{k}: {v}" for k, v in wanted.items())),
-                    object_evidence(
-                        other, "spec.template.metadata.labels", ", ".join(f"{k}: {v}" for k, v in labels.items())
-                    ),
+                    object_evidence(service, "spec.selector", say_pairs(wanted, ": ")),
+                    object_evidence(other, "spec.template.metadata.labels", say_pairs(labels, ": ")),
                 ),
                 fix=fixes.advice(_APART),
             )

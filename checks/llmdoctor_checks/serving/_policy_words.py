@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from kubectl_llmdoctor.api import Evidence, Fix, Item, Pod, dig, fixes, object_evidence, rows
+from kubectl_llmdoctor.api import Evidence, Fix, Item, Pod, dig, fixes, object_evidence, rows, say_pairs
 from llmdoctor_checks.serving._exposure import lasting
 from llmdoctor_checks.serving._policies import cilium_ports
 
@@ -26,7 +26,7 @@ def _rule(rule: dict[str, object]) -> str:
 def sources(rule: dict[str, object]) -> str:
     """Whom one of Cilium's rules lets in, in one line."""
     wanted = [dig(one, "matchLabels") for one in rows(rule, "fromEndpoints")]
-    peers = [", ".join(f"{k}={v}" for k, v in one.items()) for one in wanted if isinstance(one, dict)]
+    peers = [say_pairs(one) for one in wanted if isinstance(one, dict)]
     return f"{' or '.join(peers) or ', '.join(sorted(k for k in rule if k.startswith('from'))) or 'anybody'}: {numbers(rule)}"
 
 

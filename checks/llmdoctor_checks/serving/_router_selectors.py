@@ -20,6 +20,7 @@ from kubectl_llmdoctor.api import (
     fixes,
     log_evidence,
     pod_evidence,
+    say_pairs,
     sought,
     table,
 )
@@ -128,7 +129,7 @@ def _finding(
 ) -> Finding:
     server = servers[0]
     own = lasting(server.labels)
-    has = ", ".join(f"{key}={value}" for key, value in own.items()) or "none"
+    has = say_pairs(own) or "none"
     right = {key: own[key] for key in labels if key in own} or own
     value = ",".join(f"{key}={value}" for key, value in right.items())
     return Finding(

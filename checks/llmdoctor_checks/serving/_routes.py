@@ -30,6 +30,7 @@ from kubectl_llmdoctor.api import (
     parse_time,
     pointer_to,
     rows,
+    say_pairs,
 )
 from llmdoctor_checks._routes import routes_to
 from llmdoctor_checks.scheduling._words import sentence
@@ -272,7 +273,7 @@ def _made(pod: Pod, name: str, asked: set[int | str], ports: list[int]) -> Fix:
     names = sorted(port for port in asked if isinstance(port, str))
     at = ", ".join((*map(str, numbers), *names))
     text = f"Make a Service {name} in {pod.namespace}{f' with port {at}' if at else ''} that selects "
-    text += ", ".join(f"{key}: {value}" for key, value in labels.items())
+    text += say_pairs(labels, ": ")
     # a port that is asked for by name may have any number; two names of one number are left to a person
     if not asked or not ports or not labels or len(names) > 1 or (names and ports[0] in numbers):
         return fixes.advice(text)

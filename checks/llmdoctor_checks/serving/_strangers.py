@@ -22,6 +22,7 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     object_evidence,
     rows,
+    say_pairs,
     top_of,
     written_ago,
 )
@@ -95,7 +96,7 @@ def _beside(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
                 "requests is refused.",
                 evidence=(
                     log_evidence(line, address if address in line.text else ""),
-                    object_evidence(item, "spec.selector", ", ".join(f"{k}: {v}" for k, v in wanted.items())),
+                    object_evidence(item, "spec.selector", say_pairs(wanted, ": ")),
                     Evidence(
                         source="workload",
                         ref=f"Pod/{other.name} spec.containers[].ports",

@@ -25,6 +25,7 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     object_evidence,
     rows,
+    say_pairs,
     table,
 )
 from llmdoctor_checks.serving._exposure import lasting, matches
@@ -99,7 +100,7 @@ def _wrong(
     known = cluster.complete("Pod", pod.namespace) or _said(service, subset, cluster)
     if not known or any(matches(labels, one) for one in (*has, *of_workloads(pod.namespace, cluster))):
         return None
-    wanted = ", ".join(f"{key}={value}" for key, value in labels.items())
+    wanted = say_pairs(labels)
     evidence = object_evidence(item, f"spec.subsets[{n}].labels", wanted)
     return f"whose labels ({wanted}) no pod has", (evidence,), _relabelled(item, n, row, labels, pod)
 
@@ -119,9 +120,7 @@ def _defined(subset: str, rules: list[Item], pod: Pod) -> Fix:
         rules[0],
         "/spec/subsets",
         [*every, {"name": subset, "labels": own}],
-        f"Define subset {subset} in DestinationRule/{rules[0].name} with labels of the pods ("
-        + ", ".join(f"{key}={value}" for key, value in own.items())
-        + ")",
+        f"Define subset {subset} in DestinationRule/{rules[0].name} with labels of the pods (" + say_pairs(own) + ")",
         op="add",
     )
 
@@ -134,7 +133,7 @@ def _relabelled(item: Item, n: int, row: dict[str, Any], labels: dict[str, str],
         f"/spec/subsets/{n}/labels",
         right,
         f"Have subset {row.get('name')} of DestinationRule/{item.name} select "
-        + ", ".join(f"{key}={value}" for key, value in right.items())
+        + say_pairs(right)
         + f", or give {', '.join(f'{key}={value}' for key, value in labels.items())} to the pods of {fixes.edited(pod)}",
     )
 

@@ -29,6 +29,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     pointer_to,
     rows,
+    say_pairs,
     table,
 )
 from kubectl_llmdoctor.catalog.metrics import names
@@ -153,7 +154,7 @@ def metrics_not_scraped(
             confidence="possible",
             summary=f"No PodMonitor, ServiceMonitor or annotation of {pod.namespace} is meant for {pod.name}: the metrics of "
             f"{engine.title} may reach no Prometheus.",
-            evidence=(pod_evidence(pod, "metadata.labels", ", ".join(f"{k}={v}" for k, v in pod.labels.items())),),
+            evidence=(pod_evidence(pod, "metadata.labels", say_pairs(pod.labels)),),
             fix=fixes.platform(f"Add a PodMonitor for {fixes.pods_of(pod)}"),
         )
 
@@ -191,20 +192,18 @@ def _taken_by_none(pod: Pod, engine: Engine, asked: list[Asked], cluster: Cluste
         return None
     if any(selected(dig(servers[0].raw, f"spec.{_SELECTORS[one.kind]}"), one.labels) for one in monitors):
         return None
-    said = ", ".join(f"{key}={value}" for key, value in labels.items())
+    said = say_pairs(labels)
     return _unseen(
         pod,
         f"{monitor.kind} {monitor.name} means {pod.name}, and Prometheus {servers[0].name} takes only those with the labels {said}",
         (
             object_evidence(servers[0], f"spec.{_SELECTORS[monitor.kind]}.matchLabels", said),
-            object_evidence(
-                monitor, "metadata.labels", ", ".join(f"{k}={v}" for k, v in monitor.labels.items()) or "none"
-            ),
+            object_evidence(monitor, "metadata.labels", say_pairs(monitor.labels) or "none"),
         ),
         fixes.patch_object(
             monitor,
             f"Give {monitor.kind} {monitor.name} the label{'s' if len(missing) > 1 else ''} "
-            + ", ".join(f"{key}: {value}" for key, value in missing.items()),
+            + say_pairs(missing, ": "),
             [
                 {"op": "add", "path": f"/metadata/labels/{escaped(key)}", "value": value}
                 for key, value in missing.items()

@@ -27,6 +27,7 @@ from kubectl_llmdoctor.api import (
     named,
     object_evidence,
     pod_evidence,
+    say_pairs,
     selector_of,
 )
 from llmdoctor_checks import _links, _unreached
@@ -278,7 +279,7 @@ def _unpicked(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
         yield Finding(
             summary=f"InferencePool {pool.name} selects no pod: it wants {wrong}. {pod.name} gets no requests through it.",
             evidence=(
-                object_evidence(pool, "spec.selector", ", ".join(f"{k}: {v}" for k, v in wanted.items())),
+                object_evidence(pool, "spec.selector", say_pairs(wanted, ": ")),
                 *((log_evidence(said),) if said else ()),
             ),
             fix=fixes.set_field(pool, path, right, f"Select {_those_of(pod)}"),
@@ -382,7 +383,7 @@ def _labels(pod: Pod, engine: Engine, subject: Subject, item: Item, cluster: Clu
         role="cause" if cut_off else "risk",
         summary=f"Service {item.name} selects no pod: it wants {said}. {engine.title} in {fixes.edited(pod)} gets no requests.",
         evidence=(
-            object_evidence(item, "spec.selector", ", ".join(f"{k}: {v}" for k, v in selector.items())),
+            object_evidence(item, "spec.selector", say_pairs(selector, ": ")),
             *((known.none,) if known and not known.some else ()),
         ),
         fix=fixes.set_field(item, "/spec/selector", right, f"Select {_those_of(pod)}"),
@@ -409,7 +410,7 @@ def _labels_above(pod: Pod, subject: Subject, item: Item, cluster: Cluster) -> I
         summary=f"Service {item.name} selects no pod: it wants {said}. The labels that it wants are those of {fixes.edited(pod)} "
         "itself, which its pod template does not have.",
         evidence=(
-            object_evidence(item, "spec.selector", ", ".join(f"{k}: {v}" for k, v in selector.items())),
+            object_evidence(item, "spec.selector", say_pairs(selector, ": ")),
             *((known.none,) if known else ()),
         ),
         fix=fixes.set_field(item, "/spec/selector", right, f"Select {_those_of(pod)}"),

@@ -14,6 +14,7 @@ from kubectl_llmdoctor.api import (
     fixes,
     log_evidence,
     pod_evidence,
+    say_pairs,
     table,
 )
 
@@ -73,7 +74,7 @@ def without_label(pod: Pod, engines: Iterable[Engine]) -> Finding | None:
         "their pods, and this one has none.",
         evidence=(
             log_evidence(line, UNKNOWN),
-            pod_evidence(pod, "metadata.labels", ", ".join(f"{k}={v}" for k, v in pod.labels.items())),
+            pod_evidence(pod, "metadata.labels", say_pairs(pod.labels)),
         ),
         fix=fixes.annotate(pod, labels, summary, field="labels")
         if label == name

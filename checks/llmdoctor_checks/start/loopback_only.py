@@ -27,6 +27,7 @@ from kubectl_llmdoctor.api import (
     object_evidence,
     pod_evidence,
     rows,
+    say_pairs,
     seconds_ago,
     setting_evidence,
     settling,
@@ -286,7 +287,7 @@ def _service(pod: Pod, engine: Engine | None) -> tuple[str, Evidence] | None:
 
 def _named(item: Item) -> tuple[str, Evidence]:
     selector = dig(item.raw, "spec.selector")
-    text = ", ".join(f"{key}: {value}" for key, value in selector.items()) if isinstance(selector, dict) else ""
+    text = say_pairs(selector, ": ") if isinstance(selector, dict) else ""
     return f"Service {item.name}", object_evidence(item, "spec.selector", text)
 
 
