@@ -373,7 +373,7 @@ _PLUGIN_NAMES = ("device-plugin", "intel-gpu-plugin", "intel-npu-plugin", "ascen
 
 def is_device_plugin(pod: k8s.Pod) -> bool:
     """Whether a pod is a device plugin, by its image or name."""
-    images = [c.image.rpartition("/")[2] for c in pod.spec.containers]
+    images = [image.rpartition("/")[2] for image in images_of(pod)]
     if any(other in pod.metadata.name for other in ("feature-discovery", "gfd", "mps-control")):  # the same image
         return False
     return any(name in text for text in (pod.metadata.name, *images) for name in _PLUGIN_NAMES)
