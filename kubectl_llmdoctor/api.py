@@ -121,6 +121,7 @@ from kubectl_llmdoctor.facts.written import (
 )
 from kubectl_llmdoctor.platforms.pointer import escaped, pointer_to
 from kubectl_llmdoctor.report.document import Confidence, Evidence, Fix, Patch
+from kubectl_llmdoctor.snapshot import MASK
 from kubectl_llmdoctor.tree import dig, rows, say_pairs, table, words
 
 if TYPE_CHECKING:
@@ -155,6 +156,7 @@ __all__ = [
     "BY_SPAN",
     "COMPLETED",
     "GIB",
+    "MASK",
     "MIB",
     "MOMENT",
     "RDMA",

@@ -36,6 +36,7 @@ from kubectl_llmdoctor.facts.workload import Workload
 from kubectl_llmdoctor.fixes import advice, edited, patch_object, set_env, set_flag
 from kubectl_llmdoctor.platforms.labels import rank_of
 from kubectl_llmdoctor.report.document import Fix
+from kubectl_llmdoctor.snapshot import MASK
 from kubectl_llmdoctor.tree import dig, rows
 
 #: A host with a port or without, as settings and lines have it: in a URL, in brackets, as IPv4 in IPv6; no other IPv6.
@@ -269,7 +270,7 @@ def _nobody(to: Destination, pod: Pod, container: Container | None) -> Fix | Non
         command = f"kubectl -n {to.namespace} get services"
         return advice(f"Start what should answer at {to.shown}, or correct that address {at}: {lacks}", command)
     summary = f"Ask {meant} in place of {to.host}: {lacks}"
-    if container and where in container.env and "<masked:" not in value and container.env[where].origin == "value":
+    if container and where in container.env and MASK not in value and container.env[where].origin == "value":
         return set_env(container, where, said.sub(meant, value, count=1), summary)
     return advice(f"{summary} ({where + ' ' if where else ''}in {edited(pod)})")
 

@@ -20,6 +20,7 @@ from kubectl_llmdoctor.facts.nodes import RDMA, rdma_offered
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.fixes import request_rdma
 from kubectl_llmdoctor.reach import ADDRESS, IN_NUMBERS, sides, told
+from kubectl_llmdoctor.snapshot import MASK
 from kubectl_llmdoctor.template_values import template_value
 
 #: More ranks than any engine has.
@@ -429,7 +430,7 @@ class Group(Topic):
         if told is None or not isinstance(told.value, dict):
             return ""
         config = msgspec.json.encode({**told.value, "kv_load_failure_policy": "recompute"}).decode()
-        return "" if "<masked:" in config else config
+        return "" if MASK in config else config
 
     @template_value
     def devices(self) -> str:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
+    MASK,
     Engine,
     Finding,
     Fix,
@@ -228,7 +229,7 @@ def _fix(engine: Engine, group: str, index: int, text: str, found: re.Match[str]
     container, rest = engine.container, text[found.end() :].strip()
     background = re.search(r"(?<![&>|])&(?![&>\d])", text[server.end() : found.start()])
     # a mask must not be written back, and a script that goes on may mean something by it
-    if background or rest.strip("; \n") or "<masked:" in text:
+    if background or rest.strip("; \n") or MASK in text:
         how = "wait -n in its place" if background else "the engine as the last command, started by exec"
         return fixes.advice(f"Take `{_short(found['forever'])}` out of {group} in {fixes.edited(container.pod)}: {how}")
     operation = {

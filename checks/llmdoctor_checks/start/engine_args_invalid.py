@@ -7,6 +7,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from kubectl_llmdoctor.api import (
+    MASK,
     Container,
     Ending,
     Engine,
@@ -712,5 +713,5 @@ def _split(engine: Engine, problem: Problem, where: str) -> Fix:
     except ValueError:
         words = text.split()
     summary = f"Write `{words[0]}` and what follows as {len(words)} elements of the list"
-    fix = fixes.split_word(engine.container, problem.path, words, summary) if "<masked" not in text else None
+    fix = fixes.split_word(engine.container, problem.path, words, summary) if MASK not in text else None
     return fix or fixes.advice(f"{summary} in {where}")
