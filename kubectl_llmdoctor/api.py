@@ -119,6 +119,20 @@ from kubectl_llmdoctor.facts.written import (
     seconds_between,
     written_ago,
 )
+from kubectl_llmdoctor.platforms.labels import (
+    APP_NAME,
+    DYNAMO_GRAPH,
+    INFERENCE_SERVICE,
+    KNATIVE_REVISION,
+    KNATIVE_SERVICE,
+    KUEUE_QUEUE,
+    PART_OF,
+    RAY_CLUSTER,
+    RAY_NODE_TYPE,
+    WORKER_GROUP,
+    WORKER_INDEX,
+    WORKER_SET,
+)
 from kubectl_llmdoctor.platforms.pointer import escaped, pointer_to
 from kubectl_llmdoctor.report.document import Confidence, Evidence, Fix, Patch
 from kubectl_llmdoctor.snapshot import MASK
@@ -153,14 +167,26 @@ else:
     most_gpus, own_kernels = _Later("room.gpus", "most_gpus"), _Later("room.kernels", "own_kernels")
 
 __all__ = [
+    "APP_NAME",
     "BY_SPAN",
     "COMPLETED",
+    "DYNAMO_GRAPH",
     "GIB",
+    "INFERENCE_SERVICE",
+    "KNATIVE_REVISION",
+    "KNATIVE_SERVICE",
+    "KUEUE_QUEUE",
     "MASK",
     "MIB",
     "MOMENT",
+    "PART_OF",
+    "RAY_CLUSTER",
+    "RAY_NODE_TYPE",
     "RDMA",
     "STAGES",
+    "WORKER_GROUP",
+    "WORKER_INDEX",
+    "WORKER_SET",
     "Abstain",
     "Accelerator",
     "Backend",

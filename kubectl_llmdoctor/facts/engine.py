@@ -19,6 +19,7 @@ from kubectl_llmdoctor.facts.answers import Answers
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.logs import Logs
 from kubectl_llmdoctor.facts.pod import Pod
+from kubectl_llmdoctor.platforms.labels import RAY_NODE_TYPE
 from kubectl_llmdoctor.tree import dig, table
 
 #: What vLLM and TensorRT-LLM call the ranks that share the tokens of one prompt: more workers, as those of decoding are not.
@@ -219,7 +220,7 @@ def _announced(pod: Pod, logs: Logs) -> Iterator[Engine]:
 
     Not those of a Ray cluster, whose nodes print what the actors on all of them say, nor what a batch loads into an engine.
     """
-    if pod.log_only or not logs or "ray.io/node-type" in pod.labels or pod.spec.restart_policy not in ("", "Always"):
+    if pod.log_only or not logs or RAY_NODE_TYPE in pod.labels or pod.spec.restart_policy not in ("", "Always"):
         return
     for container in pod.containers:
         for log in logs.of(container.name) if container.role == "main" and not container.told else ():

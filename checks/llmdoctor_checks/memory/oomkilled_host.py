@@ -9,6 +9,8 @@ from datetime import timedelta
 from kubectl_llmdoctor.api import (
     GIB,
     MIB,
+    PART_OF,
+    RAY_CLUSTER,
     Container,
     Ending,
     Engine,
@@ -808,7 +810,7 @@ def _in_volumes(container: Container, limit: int) -> int:
 
 def _storage_container(container: Container, limit: int) -> Item | None:
     """The ClusterStorageContainer from which KServe's webhook took the initializer's limit: it is set over that of the ConfigMap."""
-    if container.pod.labels.get("app.kubernetes.io/part-of") == "llminferenceservice":
+    if container.pod.labels.get(PART_OF) == "llminferenceservice":
         return None
     uri = str(next(iter(container.spec.args), ""))
     for item in container.pod.cluster.items("ClusterStorageContainer"):
@@ -884,7 +886,7 @@ def _of_ucx(engine: Engine | None) -> Iterator[Fix]:
 def _stated_by_operator(container: Container, limit: int) -> Fix | None:
     """What raises a limit that the operator states of a container which it adds to the pod: no object that a person edits has it."""
     labels = container.pod.labels
-    if container.name == "wait-gcs-ready" and "ray.io/cluster" in labels:
+    if container.name == "wait-gcs-ready" and RAY_CLUSTER in labels:
         return fixes.platform(
             f"Have KubeRay add no wait-gcs-ready, whose {say_bytes(limit)} it states itself (ENABLE_INIT_CONTAINER_INJECTION=false of "
             f"its operator, env of the chart kuberay-operator), and give the workers of {fixes.edited(container.pod)}, and of each other "
@@ -900,7 +902,7 @@ def _stated_by_operator(container: Container, limit: int) -> Fix | None:
         )
     summary = f"Raise storageInitializer.memoryLimit {change}, in the ConfigMap kserve/inferenceservice-config"
     # what the chart's value sets is a ClusterStorageContainer, to which the pods of an LLMInferenceService do not look
-    if labels.get("app.kubernetes.io/part-of") == "llminferenceservice":
+    if labels.get(PART_OF) == "llminferenceservice":
         return fixes.platform(
             f"{summary}, and delete the pod: of an LLMInferenceService no ClusterStorageContainer counts"
         )

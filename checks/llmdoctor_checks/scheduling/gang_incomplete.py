@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from kubectl_llmdoctor.api import (
+    WORKER_GROUP,
+    WORKER_SET,
     Cluster,
     Event,
     Evidence,
@@ -530,7 +532,6 @@ def _size(subject: Subject) -> int | None:
 
 
 #: LeaderWorkerSet's labels on its pods.
-_SET, _INDEX = "leaderworkerset.sigs.k8s.io/name", "leaderworkerset.sigs.k8s.io/group-index"
 
 
 def _fewer_groups(subject: Subject, asked: int, resource: str) -> Fix | None:
@@ -543,13 +544,13 @@ def _fewer_groups(subject: Subject, asked: int, resource: str) -> Fix | None:
     others: dict[str, int] = {}  # leaders that ask for less
     for pod in subject.cluster.all(k8s.Pod, "Pod", subject.namespace):
         labels = pod.metadata.label_texts
-        if labels.get(_SET) != workload.name or pod.status.phase in ("Succeeded", "Failed"):
+        if labels.get(WORKER_SET) != workload.name or pod.status.phase in ("Succeeded", "Failed"):
             continue
-        of_group = groups.setdefault(labels.get(_INDEX, ""), [])
+        of_group = groups.setdefault(labels.get(WORKER_GROUP, ""), [])
         if requests_of(pod).get(resource, 0) == asked:
             of_group.append(bool(pod.spec.node_name))
         else:
-            others[labels.get(_INDEX, "")] = others.get(labels.get(_INDEX, ""), 0) + 1
+            others[labels.get(WORKER_GROUP, "")] = others.get(labels.get(WORKER_GROUP, ""), 0) + 1
     whole = size - max(others.values(), default=0)
     complete = [index for index, placed in groups.items() if sum(placed) >= whole]
     held = sum(sum(placed) for index, placed in groups.items() if index not in complete)

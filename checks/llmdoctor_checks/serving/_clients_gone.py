@@ -27,8 +27,9 @@ from kubectl_llmdoctor.api import (
     often,
     say_seconds,
     seconds_between,
+    written_before,
 )
-from llmdoctor_checks._clients import asking, before
+from llmdoctor_checks._clients import asking
 from llmdoctor_checks._told_where import prolonged
 from llmdoctor_checks.serving._answers import answered
 from llmdoctor_checks.serving._exposure import leads
@@ -130,7 +131,9 @@ def _of_undici(pod: Pod, engine: Engine, cluster: Cluster, ages: list[tuple[Line
         return None
     asking = clients(pod, {item.name for item in pod.services}, cluster)
     said = cluster.once(UNDICI, lambda: list(_words_of_clients(cluster, (UNDICI,))))
-    line = next((line for who, line in said if who in asking and not before(line, engine.container, cluster)), None)
+    line = next(
+        (line for who, line in said if who in asking and not written_before(line, engine.container, cluster)), None
+    )
     if line is None:
         return None
     return Finding(
@@ -171,7 +174,7 @@ def cut_short(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs
     said = cluster.once("cut short", lambda: list(_words_of_clients(cluster, CUT_SHORT)))
     names = {item.name for item in pod.services if leads(item, pod, ports(engine))}
     asking = clients(pod, names, cluster) if said else set()
-    lines = [line for who, line in said if who in asking and not before(line, engine.container, cluster)]
+    lines = [line for who, line in said if who in asking and not written_before(line, engine.container, cluster)]
     if len(lines) < _FEWEST_CUT:
         return None
     limits = (*of_envoy(names, pod.namespace, cluster), *timeouts(pod, engine, subject, cluster))
@@ -297,7 +300,7 @@ def impatient(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> 
         if line.log.pod != pod.name
         # Ollama's own log tells how long each request took
         and not (UNDICI in line.text and engine.name == "ollama")
-        and not before(line, engine.container, cluster)
+        and not written_before(line, engine.container, cluster)
         and (
             host in numbers or addresses(host, names, pod.namespace, space)
             if host

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kubectl_llmdoctor.api import (
+    KNATIVE_REVISION,
     Cluster,
     Engine,
     Finding,
@@ -23,7 +24,6 @@ from llmdoctor_checks.symptoms._by_gateways import refused_behind
 #: answers all others with 503 (its pkg/queue/breaker.go: "pending request queue full").
 _PROXY, _LETS = "queue-proxy", "CONTAINER_CONCURRENCY"
 
-_REVISION = "serving.knative.dev/revision"
 FULL = "pending request queue full"
 #: Fewer lines are a moment's.
 _FEWEST = 3
@@ -61,7 +61,7 @@ def held_back(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> 
 
 def queue_full(pod: Pod, engine: Engine, cluster: Cluster) -> Finding | None:
     """The same by what Knative says of the requests that it answers with 503: its proxy in the pod, or its activator of the revision."""
-    proxy, revision = pod.container(_PROXY), pod.labels.get(_REVISION)
+    proxy, revision = pod.container(_PROXY), pod.labels.get(KNATIVE_REVISION)
     told = next((x for x in proxy.spec.env if x.name == _LETS), None) if proxy is not None else None
     limit = int(str(told.value)) if told is not None and str(told.value).isdecimal() else 0
     if proxy is None or not 0 < limit <= _FEW or engine.name not in _BATCHES or not revision:

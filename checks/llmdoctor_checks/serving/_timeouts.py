@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from kubectl_llmdoctor.api import (
+    INFERENCE_SERVICE,
     Cluster,
     Engine,
     Evidence,
@@ -79,10 +80,6 @@ KNATIVE_MOST_SECONDS = 600
 
 #: What Knative tells its proxy (`queue.go`), and whether it counts the whole request or the wait for its beginning.
 _PROXY = {"REVISION_RESPONSE_START_TIMEOUT_SECONDS": False, "REVISION_TIMEOUT_SECONDS": True}
-
-
-#: By which label KServe's pods name their object.
-_KSERVE = "serving.kserve.io/inferenceservice"
 
 
 class Timeout(msgspec.Struct, frozen=True):
@@ -267,7 +264,7 @@ def of_knative(pod: Pod, cluster: Cluster) -> Iterator[Timeout]:
 
 def _of_kserve(pod: Pod, seconds: int, cluster: Cluster) -> Timeout | None:
     """The same where an InferenceService says it, of the component that the pod is one of."""
-    item = cluster.item("InferenceService", pod.namespace, pod.labels.get(_KSERVE, ""))
+    item = cluster.item("InferenceService", pod.namespace, pod.labels.get(INFERENCE_SERVICE, ""))
     part = pod.labels.get("component") or "predictor"
     if item is None or dig(item.raw, f"spec.{part}.timeout") != seconds:
         return None

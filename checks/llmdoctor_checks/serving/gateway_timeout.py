@@ -10,6 +10,8 @@ from itertools import pairwise
 import msgspec
 
 from kubectl_llmdoctor.api import (
+    INFERENCE_SERVICE,
+    KNATIVE_SERVICE,
     Cluster,
     Engine,
     Finding,
@@ -35,9 +37,10 @@ from kubectl_llmdoctor.api import (
     seconds_between,
     stray,
     written_ago,
+    written_before,
 )
 from kubectl_llmdoctor.catalog.models import native_context
-from llmdoctor_checks._clients import asked_as_one, before
+from llmdoctor_checks._clients import asked_as_one
 from llmdoctor_checks._consequences import CRASHED
 from llmdoctor_checks._ended_clients import ended_clients
 from llmdoctor_checks._stalled import stalled
@@ -510,7 +513,7 @@ def _all_at_one_age(
         ended = ended or of_clients(pod, cluster, allowed) or since_asked(pod, own, cluster)
     lines, seconds = ended or ([], 0)
     if engine is not None:
-        lines = [line for line in lines if not before(line, engine.container, cluster)]
+        lines = [line for line in lines if not written_before(line, engine.container, cluster)]
     if len(lines) < fewest(seconds, allowed):
         return None
     timeout = next((one for one in known if one.seconds == seconds), None)
@@ -621,8 +624,8 @@ def _allow(pod: Pod, cut: list[Line], timeout: Timeout | None, cluster: Cluster)
         yield _own(cut[0], setting, seconds, cluster)
     elif all(NO_POD in line.text for line in cut):
         labels = (
-            ("InferenceService", "serving.kserve.io/inferenceservice"),
-            ("Knative's Service", "serving.knative.dev/service"),
+            ("InferenceService", INFERENCE_SERVICE),
+            ("Knative's Service", KNATIVE_SERVICE),
         )
         of = next((f"{kind}/{pod.labels[key]}" for kind, key in labels if key in pod.labels), fixes.edited(pod))
         yield fixes.advice(f'Keep a pod running: autoscaling.knative.dev/min-scale: "1" in the annotations of {of}')

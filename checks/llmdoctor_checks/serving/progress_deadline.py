@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from kubectl_llmdoctor.api import (
+    INFERENCE_SERVICE,
+    KNATIVE_SERVICE,
     Container,
     Event,
     Evidence,
@@ -42,8 +44,8 @@ _NOT_IN_TIME, _OFTEN, _LATELY = "Exceeded the PodsReady timeout", 2, timedelta(h
 _ANNOTATION = "serving.knative.dev/progress-deadline"
 #: Who makes a revision, and by which label of its pods it is known.
 _MAKERS = (
-    ("InferenceService", "serving.kserve.io/inferenceservice"),
-    ("Service.serving.knative.dev", "serving.knative.dev/service"),
+    ("InferenceService", INFERENCE_SERVICE),
+    ("Service.serving.knative.dev", KNATIVE_SERVICE),
 )
 #: What a container waits for before its first start.
 _BEING_MADE = ("ContainerCreating", "PodInitializing")

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from kubectl_llmdoctor.api import (
+    INFERENCE_SERVICE,
     Confidence,
     Container,
     Engine,
@@ -304,7 +305,7 @@ def _fix(pod: Pod, container: Container, build: CpuBuild | None, library: str) -
         return fixes.advice(
             f"Take the engine's image for this GPU in {fixes.edited(pod)}, or ask for no GPU if the CPU is meant"
         )
-    if service := pod.labels.get("serving.kserve.io/inferenceservice"):
+    if service := pod.labels.get(INFERENCE_SERVICE):
         return fixes.advice(
             f"Set the image {build.twin} in InferenceService/{service} (spec.predictor.model.image), or in its ServingRuntime"
         )

@@ -5,6 +5,10 @@ import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
+    DYNAMO_GRAPH,
+    RAY_CLUSTER,
+    RAY_NODE_TYPE,
+    WORKER_SET,
     Abstain,
     Accelerator,
     Cluster,
@@ -63,10 +67,10 @@ _ONE_GPU = frozenset({"vllm", "sglang", "tei"})
 
 #: Labels of pods whose workers spread over several pods.
 _GROUPED = (
-    "leaderworkerset.sigs.k8s.io/name",
-    "ray.io/cluster",
-    "ray.io/node-type",
-    "nvidia.com/dynamo-graph-deployment-name",
+    WORKER_SET,
+    RAY_CLUSTER,
+    RAY_NODE_TYPE,
+    DYNAMO_GRAPH,
     "stormservice.orchestration.aibrix.ai/podset-name",
 )
 _GROUPED_KINDS = frozenset({"LeaderWorkerSet", "RayCluster", "RayService", "RayJob", "LLMInferenceService"})

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import cast
 
 from kubectl_llmdoctor.api import (
+    INFERENCE_SERVICE,
     Abstain,
     Confidence,
     Container,
@@ -498,7 +499,7 @@ def _by_aibrix(pod: Pod, container: Container, engine: Engine, port: Setting) ->
 
 def _service_beside(pod: Pod, name: str, port: Setting) -> bool:
     """Whether a Service of one's own leads to the port, by the labels that KServe gives to the pods of its InferenceService."""
-    given = {**pod.labels, "app": f"isvc.{name}-predictor", "serving.kserve.io/inferenceservice": name}
+    given = {**pod.labels, "app": f"isvc.{name}-predictor", INFERENCE_SERVICE: name}
     for item in pod.cluster.items("Service", pod.namespace):
         selector, ports = selector_of(item), rows(item.raw, "spec.ports")
         leads = any(row.get("targetPort", row.get("port")) == port.value for row in ports)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from kubectl_llmdoctor.api import (
+    RAY_NODE_TYPE,
     Container,
     Event,
     Events,
@@ -185,7 +186,7 @@ def _without_replica(container: Container, subject: Subject) -> bool:
     workload, probe = subject.workload, container.spec.readiness_probe
     if workload is None or workload.kind != "RayService" or probe is None or probe.exec is None:
         return False
-    worker = container.pod.labels.get("ray.io/node-type") == "worker"
+    worker = container.pod.labels.get(RAY_NODE_TYPE) == "worker"
     asked = "/-/healthz" in probe.script
     serves = holds(workload, "Ready") or dig(workload.raw, "status.serviceStatus") == "Running"
     return worker and asked and serves
