@@ -38,6 +38,7 @@ from kubectl_llmdoctor.facts.clients import (
 )
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.constraints import (
+    HOSTNAME,
     Mismatch,
     holds,
     is_state_taint,
@@ -84,7 +85,7 @@ from kubectl_llmdoctor.facts.lengths import length_of
 from kubectl_llmdoctor.facts.logs import Line, Log, Logs, in_order
 from kubectl_llmdoctor.facts.metrics import Metrics
 from kubectl_llmdoctor.facts.node_hardware import NodeHardware, node_hardware
-from kubectl_llmdoctor.facts.nodes import RDMA, Node, Nodes
+from kubectl_llmdoctor.facts.nodes import GKE_GPU, GPU_PRODUCT, MACHINE, RDMA, Node, Nodes
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.processes import Traceback, ended_itself, looks_like_error, said, tracebacks
 from kubectl_llmdoctor.facts.requests import answered, gone, long_past, served, stray
@@ -172,10 +173,14 @@ __all__ = [
     "COMPLETED",
     "DYNAMO_GRAPH",
     "GIB",
+    "GKE_GPU",
+    "GPU_PRODUCT",
+    "HOSTNAME",
     "INFERENCE_SERVICE",
     "KNATIVE_REVISION",
     "KNATIVE_SERVICE",
     "KUEUE_QUEUE",
+    "MACHINE",
     "MASK",
     "MIB",
     "MOMENT",

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from kubectl_llmdoctor.api import (
+    HOSTNAME,
     Cluster,
     Event,
     Events,
@@ -577,7 +578,7 @@ def _hosts_of(volume: Item) -> set[str]:
 
 def _host(node: k8s.Node) -> str:
     """What a node is called where a volume names it."""
-    return str(node.metadata.labels.get("kubernetes.io/hostname", node.metadata.name))
+    return str(node.metadata.labels.get(HOSTNAME, node.metadata.name))
 
 
 def _class_that_waits(cluster: Cluster) -> str:

@@ -5,6 +5,8 @@ import shlex
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
+    GKE_GPU,
+    MACHINE,
     Cluster,
     Event,
     Evidence,
@@ -272,7 +274,7 @@ def _with_gpus(pending: Pending) -> list[Item]:
         types = (
             kind
             for row in rows(claim.raw, "spec.requirements")
-            if row.get("key") == "node.kubernetes.io/instance-type"
+            if row.get("key") == MACHINE
             for kind in words(row, "values")
         )
         if asked or any(re.match(_ACCELERATED, kind) for kind in types):
@@ -411,8 +413,7 @@ def _pool(pending: Pending, event: Event) -> Pool | None:
     for pool in said:
         named = any(str(value) in pool.allows(key) for key, value in pending.pod.spec.node_selector.items())
         has_gpus = pending.accelerators and (
-            pool.accelerated
-            or any(re.match(_ACCELERATED, kind) for kind in pool.allows("node.kubernetes.io/instance-type"))
+            pool.accelerated or any(re.match(_ACCELERATED, kind) for kind in pool.allows(MACHINE))
         )
         if pool.typed and (named or has_gpus or "gpu" in pool.name.lower()):
             return pool
@@ -481,7 +482,7 @@ def _of_pool(pending: Pending, pool: Pool) -> Iterator[Fix]:
             f"kubectl edit nodepools.karpenter.sh {shlex.quote(pool.name) if pool.name else ''}".rstrip(),
         )
     if offered:
-        demanded = [*pool.allows("karpenter.sh/capacity-type"), *pool.allows("node.kubernetes.io/instance-type")]
+        demanded = [*pool.allows("karpenter.sh/capacity-type"), *pool.allows(MACHINE)]
         now = f" (now {', '.join(demanded[:4])}{' …' * (len(demanded) > 4)})" if demanded else ""
         yield fixes.platform(
             f"Allow other zones, capacity types or instance types in {pool.title}{now}; what the cloud had none of is tried again "
@@ -518,7 +519,7 @@ _GPU_QUOTAS = {
     "nvidia-h100-mega-80gb": "NVIDIA_H100_MEGA_GPUS",
     "nvidia-h200-141gb": "NVIDIA_H200_GPUS",
 }
-_GKE_GPU, _GKE_SPOT = "cloud.google.com/gke-accelerator", "cloud.google.com/gke-spot"
+_GKE_SPOT = "cloud.google.com/gke-spot"
 _GROUP = r"/projects/(?P<project>[a-z0-9-]{1,63})/zones/"
 _ZONES = r"(?<![\w-])[a-z]{2,15}-[a-z]{3,20}\d{1,2}-[a-f](?![\w-])"
 
@@ -532,7 +533,7 @@ def _of_google(pending: Pending, event: Event) -> Fix | None:
     if not zones or not (quota or empty):
         return None
     selector = {key: str(value) for key, value in pending.pod.spec.node_selector.items()}
-    kind, spot = selector.get(_GKE_GPU, ""), selector.get(_GKE_SPOT) == "true"
+    kind, spot = selector.get(GKE_GPU, ""), selector.get(_GKE_SPOT) == "true"
     where, of = f"--project={project['project']}" if project else "--project=PROJECT", f"{kind} " if kind else ""
     region = zones[0].rpartition("-")[0]
     if quota:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
+    HOSTNAME,
     Cluster,
     Events,
     Evidence,
@@ -90,8 +91,6 @@ _SHORT = 2
 #: For how long beyond its grace period a deleted pod is there that does not end by itself.
 _OVERDUE_SECONDS = 60
 
-#: The label by which a pod chooses one node.
-_HOSTNAME = "kubernetes.io/hostname"
 #: The size of a claim of which nothing is known.
 _USUAL = "200Gi"
 
@@ -321,8 +320,8 @@ def _on_one_node(pod: Pod) -> bool:
     """Whether all its replicas must run on the same node."""
     affinity = pod.spec.affinity.pod_affinity if pod.spec.affinity else None
     terms = affinity.required_during_scheduling_ignored_during_execution if affinity else ()
-    together = any(term.topology_key == "kubernetes.io/hostname" for term in terms)
-    return bool(pod.spec.node_name) or "kubernetes.io/hostname" in pod.spec.node_selector or together
+    together = any(term.topology_key == HOSTNAME for term in terms)
+    return bool(pod.spec.node_name) or HOSTNAME in pod.spec.node_selector or together
 
 
 def _waiting(pending: Pending, found: Cause, events: Events | None) -> Iterator[Finding]:
@@ -757,11 +756,11 @@ def _there(pod: Pod, claim: str, node: str) -> Iterator[Fix]:
         have = milli(known.status.allocatable.get(resource))
         if have is None or have < (used.get(resource, 0) + amount) * (1 if resource == "cpu" else 1000):
             return
-    value = known.metadata.labels.get(_HOSTNAME, node)
-    text = f"Let it run on {node}, where {claim} is attached and has room beside it (nodeSelector {_HOSTNAME}: {value})"
+    value = known.metadata.labels.get(HOSTNAME, node)
+    text = f"Let it run on {node}, where {claim} is attached and has room beside it (nodeSelector {HOSTNAME}: {value})"
     there = bool(pod.spec.node_selector)
-    path = f"/nodeSelector/{escaped(_HOSTNAME)}" if there else "/nodeSelector"
-    yield fixes.set_spec(pod, path, value if there else {_HOSTNAME: value}, text)
+    path = f"/nodeSelector/{escaped(HOSTNAME)}" if there else "/nodeSelector"
+    yield fixes.set_spec(pod, path, value if there else {HOSTNAME: value}, text)
 
 
 def _gone(cluster: Cluster, name: str) -> str:
@@ -850,7 +849,7 @@ def _never_bound(pod: Pod, workload: Workload | None, events: Events) -> Iterato
 
 def _scheduled(workload: Workload, node: str) -> Fix:
     """The same node by a selector, which the scheduler obeys, instead of by nodeName."""
-    spec, key = "/spec/template/spec", "kubernetes.io/hostname"
+    spec, key = "/spec/template/spec", HOSTNAME
     chosen = isinstance(dig(workload.item.raw, "spec.template.spec.nodeSelector"), dict)
     added: dict[str, object] = (
         {"path": f"{spec}/nodeSelector/{escaped(key)}", "value": node}

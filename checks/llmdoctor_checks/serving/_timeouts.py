@@ -35,6 +35,7 @@ from kubectl_llmdoctor.api import (
     rules_of,
     say_seconds,
 )
+from llmdoctor_checks._ingress import class_of
 from llmdoctor_checks._routes import controllers_of
 from llmdoctor_checks.serving._exposure import backends, leads
 
@@ -296,7 +297,7 @@ def _contour(item: Item, names: set[str]) -> Iterator[Timeout]:
 
 def _nginx(item: Item) -> Iterator[Timeout]:
     annotations = item.annotations
-    name = str(dig(item.raw, "spec.ingressClassName") or annotations.get("kubernetes.io/ingress.class") or "")
+    name = class_of(item)
     if "nginx" not in name and not any(key.startswith(_NGINX) for key in annotations):
         return
     key = f"{_NGINX}proxy-read-timeout"
@@ -311,7 +312,7 @@ def _nginx(item: Item) -> Iterator[Timeout]:
 
 def _alb(item: Item) -> Iterator[Timeout]:
     annotations = item.annotations
-    name = str(dig(item.raw, "spec.ingressClassName") or annotations.get("kubernetes.io/ingress.class") or "")
+    name = class_of(item)
     if name != "alb" and not any(key.startswith(_ALB) for key in annotations):
         return
     value = annotations.get(ALB_ATTRIBUTES, "")
@@ -324,7 +325,7 @@ def _alb(item: Item) -> Iterator[Timeout]:
 
 def _annotated(item: Item) -> Iterator[Timeout]:
     annotations = item.annotations
-    name = str(dig(item.raw, "spec.ingressClassName") or annotations.get("kubernetes.io/ingress.class") or "")
+    name = class_of(item)
     for called, prefix, key, usual, unit in _BY_ANNOTATION:
         if not re.search(called, name) and not any(one.startswith(prefix) for one in annotations):
             continue
