@@ -24,7 +24,7 @@ from kubectl_llmdoctor.evidence import (
 )
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts import k8s
-from kubectl_llmdoctor.facts.accelerator import Accelerator, given_shares, is_accelerator, shares_of
+from kubectl_llmdoctor.facts.accelerator import Accelerator, given_shares, is_accelerator, say_devices, shares_of
 from kubectl_llmdoctor.facts.agent import ContainerUse, Device, Process, bus_of, letters
 from kubectl_llmdoctor.facts.clients import (
     addresses,
@@ -137,7 +137,7 @@ from kubectl_llmdoctor.platforms.labels import (
 from kubectl_llmdoctor.platforms.pointer import escaped, pointer_to
 from kubectl_llmdoctor.report.document import Confidence, Evidence, Fix, Patch
 from kubectl_llmdoctor.snapshot import MASK
-from kubectl_llmdoctor.tree import dig, rows, say_pairs, table, words
+from kubectl_llmdoctor.tree import dig, rows, say_flow, say_pairs, say_selector, table, words
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor import releases, settling
@@ -345,8 +345,11 @@ __all__ = [
     "say_bytes",
     "say_cores",
     "say_cuda",
+    "say_devices",
+    "say_flow",
     "say_pairs",
     "say_seconds",
+    "say_selector",
     "seconds_ago",
     "seconds_between",
     "selected",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -170,14 +170,17 @@ class Engine:
     @property
     def workers_at_least(self) -> int:
         """The workers that are known of: what is unknown counts as one."""
-        sizes = [self.value(name, 1) for name in PARALLEL_SIZES]
-        return math.prod(size for size in sizes if isinstance(size, int) and size > 0) * self._sharing_a_context
+        return self.product_of(PARALLEL_SIZES) * self._sharing_a_context
 
     @property
     def _sharing_a_context(self) -> int:
         """By how many the ranks are multiplied that divide the tokens of one prompt among them."""
-        sizes = [self.value(name, 1) for name in _CONTEXT_SIZES]
-        return math.prod(size for size in sizes if isinstance(size, int) and size > 0)
+        return self.product_of(_CONTEXT_SIZES)
+
+    def product_of(self, sizes: Iterable[str]) -> int:
+        """The product of settings that are sizes; what is unknown, or no size, counts as one."""
+        values = [self.value(name, 1) for name in sizes]
+        return math.prod(size for size in values if isinstance(size, int) and size > 0)
 
 
 def _told(container: Container, told: platforms.Told) -> Engine | None:

@@ -25,6 +25,7 @@ from kubectl_llmdoctor.gather.transport import query
 from kubectl_llmdoctor.platforms.labels import KUEUE_QUEUE, WORKER_INDEX
 from kubectl_llmdoctor.platforms.ray import clusters_made
 from kubectl_llmdoctor.snapshot import Json
+from kubectl_llmdoctor.tree import say_selector
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor.facts.cluster import Cluster
@@ -356,7 +357,7 @@ class Walk:
 
     def _service_found(self, service: Json) -> None:
         namespace, wanted = namespace_of(service), (service.get("spec") or {}).get("selector") or {}
-        selector = ",".join(f"{key}={value}" for key, value in wanted.items())
+        selector = say_selector(wanted)
         if not selector:
             return
         named = f"kubernetes.io/service-name={name_of(service)}"

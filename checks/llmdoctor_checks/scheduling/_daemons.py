@@ -18,6 +18,7 @@ from kubectl_llmdoctor.api import (
     Node,
     count_of,
     dig,
+    few,
     fixes,
     holds,
     is_state_taint,
@@ -365,8 +366,7 @@ def why_none(found: list[Absent]) -> str:
         meets = ("lacks" if lacks else "does not meet") if len(names) == 1 else "lack" if lacks else "do not meet"
         nodes = "the node" if len(names) == 1 else "the nodes"
         parts.append(f"it selects {' and '.join(m.demand for m in first.unmet)}, which {nodes} {meets}")
-    more = f" and {len(names) - _MOST_NODES} more" if len(names) > _MOST_NODES else ""
-    where = f"{', '.join(names[:_MOST_NODES])}{more}"
+    where = few(names, _MOST_NODES)
     return f"DaemonSet {first.item.namespace}/{first.item.name} makes no pod on {where}: {' and '.join(parts)}"
 
 

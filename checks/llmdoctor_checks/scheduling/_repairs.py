@@ -37,6 +37,7 @@ from kubectl_llmdoctor.api import (
     rows,
     say_amount,
     say_pairs,
+    say_selector,
     selected,
     show_taint,
     table,
@@ -416,7 +417,7 @@ def _where_it_stands(pending: Pending, node: Node, unmet: list[Mismatch]) -> Fix
         if space and keys <= pairs.keys():
             left = {key: value for key, value in (pairs | have).items() if value is not None}
             text = f"Have the annotation {note} of namespace {space.name} select what nodes have: it puts {shown} into its pods"
-            value = ",".join(f"{key}={value}" for key, value in left.items())
+            value = say_selector(left)
             at = f"/metadata/annotations/{escaped(note)}"
             return _made_again(pod, space, text, [{"op": "replace", "path": at, "value": value}])
     return None

@@ -21,12 +21,14 @@ from kubectl_llmdoctor.api import (
     count_of,
     dig,
     event_evidence,
+    few,
     fixes,
     k8s,
     object_evidence,
     parse_time,
     pod_evidence,
     requests_of,
+    say_devices,
     say_pairs,
 )
 from llmdoctor_checks.scheduling._admission import replaced
@@ -127,7 +129,7 @@ def _without_places(pods: list[Pod]) -> Finding:
     rules = first.annotations.get(_RULES, "")
     found = re.search(r"placeholderTimeoutInSeconds=(\d{1,6})", rules)
     span = f"{found[1]} s" if found else "its time (15 min unless told otherwise)"
-    asked = ", ".join(f"{number} {resource}" for resource, number in first.accelerators.items())
+    asked = say_devices(first.accelerators)
     return Finding(
         summary=f"YuniKorn gave up the application of {first.name}: not all places of its group could be had within {span}"
         + (f"; this member asks for {asked}." if asked else "."),
@@ -409,7 +411,7 @@ def _finished(cluster: Cluster) -> Iterator[Fix]:
             over.setdefault(item.namespace, []).append(item.name)
     if over:
         names = [f"{namespace}/{name}" for namespace, group in over.items() for name in group]
-        said = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        said = few(names, 3)
         yield fixes.advice(
             f"Delete the PodGroups whose pods have all ended and that are in the queue all the same ({said}): what they were promised is "
             "counted until they are gone, in later releases of Volcano no longer",

@@ -243,12 +243,17 @@ def _visible(container: Container) -> int | None:
     return min(gpus, seen) if gpus else seen
 
 
+def _factors(sizes: list[Setting]) -> str:
+    """Of what the number of workers is the product, where it is of several: ` (2 x 4)`."""
+    return f" ({' x '.join(str(size.value) for size in sizes)})" if len(sizes) > 1 else ""
+
+
 def _too_few(
     pod: Pod, engine: Engine, workers: int, gpus: int, explicit: list[Setting], subject: Subject, logs: Logs | None
 ) -> Iterator[Finding]:
     """Fewer GPUs than workers: of a pod that exists only where it fails before they have all started."""
     container = engine.container
-    product = f" ({' x '.join(str(s.value) for s in explicit)})" if len(explicit) > 1 else ""
+    product = _factors(explicit)
     failing = any(t.container is container and t.kind != "dead" for t in pod.troubles)
     if pod.exists and not failing:
         return
@@ -300,7 +305,7 @@ def _too_many_for_a_group(
     if group is None or not 0 < group[0] < workers:
         return
     gpus, whose = group
-    product = f" ({' x '.join(str(s.value) for s in sizes)})" if len(sizes) > 1 else ""
+    product = _factors(sizes)
     alone = gpus == engine.container.devices
     resource = next(iter(engine.container.accelerators), "nvidia.com/gpu")
     yield Finding(
@@ -329,7 +334,7 @@ def _ranks_by_ray(pod: Pod, engine: Engine, subject: Subject) -> bool:
 
 def _idle_in_group(engine: Engine, workers: int, sizes: list[Setting], gpus: int) -> Finding:
     """Ranks that Ray spreads over fewer GPUs than the pods of a group take together."""
-    product = f" ({' x '.join(str(s.value) for s in sizes)})" if len(sizes) > 1 else ""
+    product = _factors(sizes)
     stages = engine.value("pipeline_parallel_size", 1)
     whole = isinstance(stages, int) and gpus % workers == 0
     use = f"Set --pipeline-parallel-size {stages * gpus // workers}" if whole else f"Set sizes whose product is {gpus}"
@@ -377,7 +382,7 @@ def _starts_alone(pod: Pod, engine: Engine) -> bool:
 
 
 def _on_its_own(engine: Engine, workers: int, own: int, sizes: list[Setting], together: int) -> Finding:
-    product = f" ({' x '.join(str(s.value) for s in sizes)})" if len(sizes) > 1 else ""
+    product = _factors(sizes)
     nodes = -(-workers // own)
     place = "with --node-rank and --{}: LWS_WORKER_INDEX, LWS_LEADER_ADDRESS"
     if engine.name != "vllm":

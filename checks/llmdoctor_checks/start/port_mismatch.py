@@ -178,10 +178,7 @@ def _with_tls(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding
         yield Finding(
             severity="warning",
             summary=f"{ended.container.name} speaks TLS to {ended.url}, which answers without, and ended of it.",
-            evidence=(
-                *(log_evidence(line) for line in ended.lines),
-                pod_evidence(ended.container, f"env[{ended.variable}]", ended.url),
-            ),
+            evidence=ended.evidence,
             explains=CRASHED,
             fix=fixes.advice(
                 f"Have {fixes.edited(pod)} ask the server with http:// ({ended.variable}), or give the server a certificate "

@@ -270,7 +270,7 @@ def _asks_of(container: Container) -> str:
     probe = container.spec.readiness_probe
     if probe is None:
         return ""
-    return str(probe.http_get.path) if probe.http_get else probe.script
+    return probe.path if probe.http_get else probe.script
 
 
 def _loaded(lines: Iterable[Line]) -> Line | None:
