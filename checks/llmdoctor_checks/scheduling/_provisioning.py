@@ -8,6 +8,7 @@ import msgspec
 
 from kubectl_llmdoctor.api import (
     HOSTNAME,
+    NO_PROVISIONER,
     Cluster,
     Event,
     Events,
@@ -265,7 +266,7 @@ def _usable(cluster: Cluster, *, many: bool) -> list[Item]:
     made = [
         item
         for item in sorted(cluster.items("StorageClass"), key=lambda one: (not _is_default(one), one.name))
-        if (name := str(item.raw.get("provisioner") or "")) != "kubernetes.io/no-provisioner"
+        if (name := str(item.raw.get("provisioner") or "")) != NO_PROVISIONER
         and registered(cluster, name) is not False
         and (not many or _SHARED.search(name))
     ]

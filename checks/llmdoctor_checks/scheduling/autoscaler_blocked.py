@@ -194,26 +194,37 @@ def _adds_none(pending: Pending, event: Event, found: tuple[Cause, ...]) -> Iter
     if pool and pool.typed:
         yield _typeless(pending, pool, event, found)
         return
-    limit, failed = _LIMIT.search(event.message), _FAILED.search(event.message)
-    failed = failed or (event.message and event.reason == "FailedScaleUp" and re.search(".+", event.message)) or None
+    limit, failed = _LIMIT.search(event.message), _has_failed(event)
+    lacks_types = limit is not None and "instance type" in limit[0]
     if not limit and not failed:
         return
-    if limit and "instance type" in limit[0] and found and found[0].id == "gpu-resource-absent":
+    if lacks_types and found and found[0].id == "gpu-resource-absent":
         return  # pools without GPUs lack them as the nodes do
+    yield _cannot_add(pending, event, found, pool, lacks_types=lacks_types, failed=failed)
+
+
+def _has_failed(event: Event) -> bool:
+    """Whether the autoscaler says that it tried, and what came of it."""
+    told = event.reason == "FailedScaleUp" and re.search(".+", event.message)
+    return bool(_FAILED.search(event.message) or told)
+
+
+def _cannot_add(
+    pending: Pending, event: Event, found: tuple[Cause, ...], pool: Pool | None, *, lacks_types: bool, failed: bool
+) -> Finding:
+    """A limit that the autoscaler names, a pool without machines of the kind, or what came of its try."""
     full = _full(pending, event)
-    typeless = limit is not None and "instance type" in limit[0] and not full
+    typeless = lacks_types and not full
     small = next((p for p in pools(event.message) if p.typed), None) if typeless else None
     mended = failed or pool or re.search(_AT_MOST, event.message)
     who = "Karpenter" if "karpenter" in event.reporter else event.reporter or "The autoscaler"
-    why = "is at its limit" if limit and not failed and not typeless else "cannot add a node"
+    why = "cannot add a node" if failed or typeless else "is at its limit"
     words = small.words if small else full.text if full else _short(event)
-    yield Finding(
+    return Finding(
         summary=f"{who} {why}: {sentence(words)}",
         evidence=(event_evidence(event, pending.pod.cluster), *said_by(pending)),
         explains=(*EXPLAINS, *(c.id for c in found if mended)),
-        fixes=tuple(
-            _of_pool(pending, small) if small else _fixes(pending, event, at_limit=limit is not None and failed is None)
-        ),
+        fixes=tuple(_of_pool(pending, small) if small else _fixes(pending, event, at_limit=not failed)),
         order=float(len(found)),
     )
 

@@ -3,9 +3,13 @@
 import re
 from collections.abc import Iterator
 
+import msgspec
+
 from kubectl_llmdoctor.api import (
     HOSTNAME,
+    NO_PROVISIONER,
     Cluster,
+    Event,
     Events,
     Evidence,
     Finding,
@@ -476,32 +480,39 @@ def _unmade(pod: Pod, claim: VolumeClaim) -> str:
 
 
 def _unbound(pod: Pod, claim: VolumeClaim, events: Events | None) -> str:
-    cluster, name = pod.cluster, claim.storage_class
+    """Why a claim has no volume: by its class, by what should make one, or by what was said of it last."""
+    name = claim.storage_class
     size = dig(claim.item.raw, "spec.resources.requests.storage") if claim.item else None
     what = f"claim {claim.name}" + (f" ({size})" if size else "") + " is not bound"
-    classes = [i.name for i in cluster.items("StorageClass")]
     said = [e.message for e in told(claim, events)]
-    if differs := of_another_class(cluster, claim):
-        return f"{what}: it names {differs[0].name}, which has storage class {differs[1] or 'none'}, and its own is {name or 'none'}"
-    if name is None and not claim.volume and any("no storage class is set" in text for text in said):
-        return f"{what}: it names no storage class, there is no default one, and no existing volume matches"
-    if name is None and not claim.volume:
-        return f"{what}: it names no storage class" + ("" if classes else ", and there may be no default one")
-    by_hand = bool(name) and name not in classes and bool(of_class(cluster, claim))
-    if name and name not in classes and not by_hand and (classes or cluster.complete("StorageClass")):
-        return f"{what}: there is no storage class {name} (there is {', '.join(sorted(classes)) or 'none'})"
-    item = cluster.item("StorageClass", "", name) if name else None
-    provisioner = str(item.raw.get("provisioner") or "") if item else ""
-    if provisioner == "kubernetes.io/no-provisioner" or by_hand:
-        return f"{what}: storage class {name} makes no volumes, and no existing one matches where the pod could run"
-    if claim.item and (made_by := helper(cluster, claim)):
+    if why := _by_its_class(pod.cluster, claim, said):
+        return f"{what}: {why}"
+    what += f", storage class {name}" if name else ""
+    if claim.item and (made_by := helper(pod.cluster, claim)):
         ref = f"{made_by.metadata.namespace}/{made_by.metadata.name}"
-        return f"{what}, storage class {name}: the pod {ref}, which should make its volume, has no place itself"
+        return f"{what}: the pod {ref}, which should make its volume, has no place itself"
     why = " ".join(re.sub(_REPEATED, "", said[-1]).split()) if said else ""
     if not why and awaited(pod, claim, events):
-        return f"{what}, storage class {name}{nobody(pod, claim, events)}"
-    why = f": {why[:300]} …" if len(why) > 300 else f": {why.rstrip('.')}" if why else ""
-    return what + (f", storage class {name}" if name else "") + why
+        return f"{what}{nobody(pod, claim, events)}"
+    return what + (f": {why[:300]} …" if len(why) > 300 else f": {why.rstrip('.')}" if why else "")
+
+
+def _by_its_class(cluster: Cluster, claim: VolumeClaim, said: list[str]) -> str:
+    """What is wrong with the storage class of a claim; empty where nothing is known to be."""
+    name, classes = claim.storage_class, [i.name for i in cluster.items("StorageClass")]
+    if differs := of_another_class(cluster, claim):
+        return f"it names {differs[0].name}, which has storage class {differs[1] or 'none'}, and its own is {name or 'none'}"
+    if name is None and not claim.volume:
+        if any("no storage class is set" in text for text in said):
+            return "it names no storage class, there is no default one, and no existing volume matches"
+        return "it names no storage class" + ("" if classes else ", and there may be no default one")
+    by_hand = bool(name) and name not in classes and bool(of_class(cluster, claim))
+    if name and name not in classes and not by_hand and (classes or cluster.complete("StorageClass")):
+        return f"there is no storage class {name} (there is {', '.join(sorted(classes)) or 'none'})"
+    item = cluster.item("StorageClass", "", name) if name else None
+    if by_hand or (item and item.raw.get("provisioner") == NO_PROVISIONER):
+        return f"storage class {name} makes no volumes, and no existing one matches where the pod could run"
+    return ""
 
 
 def _quotes(pod: Pod, claim: VolumeClaim) -> Iterator[Evidence]:
@@ -795,56 +806,93 @@ _UNUSABLE = (
 )
 
 
-def _never_bound(pod: Pod, workload: Workload | None, events: Events) -> Iterator[Finding]:
-    """A pod that was given a node past the scheduler, which would have waited for the claim.
+class _PastTheScheduler(msgspec.Struct, frozen=True):
+    """A claim that a pod cannot use, which was given a node past the scheduler."""
 
-    With `WaitForFirstConsumer` it would have chosen the node for the volume, too: without it nobody does.
-    """
+    pod: Pod
+    claim: VolumeClaim
+    workload: Workload | None
+    event: Event
+    #: as the kubelet says; empty where the claim does not exist
+    why: str
+    #: what was tried to make a volume for it, and that it waits for a pod to be placed
+    refused: list[Event]
+    waits: list[Event]
+
+    @property
+    def named(self) -> str:
+        """The node that the workload names; empty where it names none."""
+        raw = self.workload.item.raw if self.workload and self.workload.item else {}
+        return str(dig(raw, "spec.template.spec.nodeName") or "")
+
+
+def _past_the_scheduler(pod: Pod, workload: Workload | None, events: Events) -> _PastTheScheduler | None:
     if not pod.spec.node_name or pod.begun:
-        return
+        return None
     failed = [
         (e, hit) for e in events.of("FailedMount") if e.name == pod.name and (hit := re.search(_UNUSABLE, e.message))
     ]
     if not failed or came_further(failed[-1][0], events):
-        return
+        return None
     event, hit = failed[-1]
     mounts = {v.name: v.persistent_volume_claim.claim_name for v in pod.spec.volumes if v.persistent_volume_claim}
     claim = next((c for c in volume_claims(pod) if c.name == (hit["name"] or mounts.get(hit["volume"]))), None)
     if claim is None or (
         claim.item and (claim.phase == "Bound" and not dig(claim.item.raw, "metadata.deletionTimestamp"))
     ):
+        return None
+    return _PastTheScheduler(
+        pod,
+        claim,
+        workload,
+        event,
+        "" if hit["missing"] else str(hit["why"]),
+        refused=told(claim, events)[-1:],
+        waits=[e for e in events.of("WaitForFirstConsumer", "WaitForPodScheduled") if e.name == claim.name],
+    )
+
+
+def _never_bound(pod: Pod, workload: Workload | None, events: Events) -> Iterator[Finding]:
+    """A pod that was given a node past the scheduler, which would have waited for the claim.
+
+    With `WaitForFirstConsumer` it would have chosen the node for the volume, too: without it nobody does.
+    """
+    found = _past_the_scheduler(pod, workload, events)
+    if found is None:
         return
-    waits = [e for e in events.of("WaitForFirstConsumer", "WaitForPodScheduled") if e.name == claim.name]
-    refused = told(claim, events)[-1:]
-    raw = workload.item.raw if workload and workload.item else {}
-    named = dig(raw, "spec.template.spec.nodeName")
-    if hit["missing"]:
-        summary = f"Claim {claim.name} does not exist in {pod.namespace}"
-        answers = [_made(pod, claim.name)]
-    elif refused and hit["why"] == "PVC is not bound":
-        unbound = _unbound(pod, claim, events)
-        summary, describe = unbound[:1].upper() + unbound[1:], f"kubectl -n {pod.namespace} describe pvc {claim.name}"
-        answers = [*_provided(pod, claim, events, describe)]
-    else:
-        summary = f"Claim {claim.name} is {(hit['why'] or '').removeprefix('PVC is ')}"
-        describe = f"kubectl -n {pod.namespace} describe pvc {claim.name}"
-        answers = [fixes.advice("See what the claim waits for", describe)]
-        if hit["why"] == "PVC is not bound" and (waits or named):
-            summary += f": it waits for a scheduler, and {pod.name} was put on {pod.spec.node_name} without one"
-            if workload and named:
-                answers.insert(0, _scheduled(workload, str(named)))
+    claim, named = found.claim, found.named
+    summary, answers = _why_unusable(found, events)
     yield Finding(
         confidence="certain" if claim.item or claim.exists is False else "likely",
         summary=summary + ".",
         evidence=(
-            event_evidence(event, pod.cluster),
-            *(event_evidence(e, pod.cluster) for e in refused or waits[-1:]),
-            *((workload_evidence(workload, "spec.template.spec.nodeName", str(named)),) if workload and named else ()),
+            event_evidence(found.event, pod.cluster),
+            *(event_evidence(e, pod.cluster) for e in found.refused or found.waits[-1:]),
+            *((workload_evidence(workload, "spec.template.spec.nodeName", named),) if workload and named else ()),
             *_quotes(pod, claim),
         ),
         explains=("volume-mount-failed", "not-ready", "rollout-stuck"),
         fixes=tuple(answers),
     )
+
+
+def _why_unusable(found: _PastTheScheduler, events: Events) -> tuple[str, list[Fix]]:
+    """What keeps the claim from being used, and what to do about it."""
+    pod, claim = found.pod, found.claim
+    describe = f"kubectl -n {pod.namespace} describe pvc {claim.name}"
+    if not found.why:
+        return f"Claim {claim.name} does not exist in {pod.namespace}", [_made(pod, claim.name)]
+    unbound = found.why == "PVC is not bound"
+    if unbound and found.refused:
+        words = _unbound(pod, claim, events)
+        return words[:1].upper() + words[1:], [*_provided(pod, claim, events, describe)]
+    summary = f"Claim {claim.name} is {found.why.removeprefix('PVC is ')}"
+    answers = [fixes.advice("See what the claim waits for", describe)]
+    if unbound and (found.waits or found.named):
+        summary += f": it waits for a scheduler, and {pod.name} was put on {pod.spec.node_name} without one"
+        if found.workload and found.named:
+            answers.insert(0, _scheduled(found.workload, found.named))
+    return summary, answers
 
 
 def _scheduled(workload: Workload, node: str) -> Fix:

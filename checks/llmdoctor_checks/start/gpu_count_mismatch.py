@@ -194,44 +194,60 @@ def gpu_count_mismatch(
 
     - https://docs.vllm.ai/en/latest/serving/parallelism_scaling/
     """
-    container, workers = engine.container, engine.workers
+    container, devices = engine.container, engine.container.devices or 0
     if not (pod.exists or pod.lent) and (hidden := hides_all(container)):
         summary, evidence, fix = hidden
         yield Finding(role="risk", summary=summary, evidence=evidence, fix=fix)
         return
     explicit = [s for name in _SIZES if (s := engine.explicit(name))]
-    if not explicit and (workers or 1) == 1:
-        if engine.name in _ONE_GPU and not _grouped(pod, engine, subject) and (container.devices or 0) > 1:
-            yield from _idle(engine, 1, container.devices or 0)
-            yield from _crowded(engine, 1, container.devices or 0, logs, sizing)
+    if not explicit and (engine.workers or 1) == 1:
+        if engine.name in _ONE_GPU and not _grouped(pod, engine, subject) and devices > 1:
+            yield from _idle(engine, 1, devices)
+            yield from _crowded(engine, 1, devices, logs, sizing)
         return
-    if workers is None and not pod.exists and not any(name in engine.found.unresolved for name in _SIZES):
-        # an entrypoint of the image's own may add to its arguments: they alone may be too many, or too many for MIG slices
-        least, devices = engine.workers_at_least, container.devices or 0
-        workers = least if least > devices or (least == devices and _slices(container)) else None
+    workers = _workers(pod, engine)
     if workers is None:
         yield Abstain(reason="the parallel sizes are not known")
-        return
-    if _grouped(pod, engine, subject):
+    elif _grouped(pod, engine, subject):
         yield from _too_many_for_a_group(pod, engine, subject, explicit, logs)
         yield from _idle_on_each_node(pod, engine, workers)
-        return
-    if container.accelerators and (container.devices is None or _part_of_a_slice(pod, container)):
+    elif container.accelerators and (container.devices is None or _part_of_a_slice(pod, container)):
         yield Abstain(reason="how many workers its accelerators take is not known")
+    else:
+        yield from _by_number(pod, engine, workers, explicit, subject, logs, sizing)
+
+
+def _workers(pod: Pod, engine: Engine) -> int | None:
+    """The workers of one instance; of an entrypoint of the image's own, which may add to its arguments, those that are too many alone."""
+    if engine.workers is not None or pod.exists or any(name in engine.found.unresolved for name in _SIZES):
+        return engine.workers
+    least, devices = engine.workers_at_least, engine.container.devices or 0
+    return least if least > devices or (least == devices and _slices(engine.container)) else None
+
+
+def _by_number(
+    pod: Pod,
+    engine: Engine,
+    workers: int,
+    explicit: list[Setting],
+    subject: Subject,
+    logs: Logs | None,
+    sizing: Sizing,
+) -> Iterator[Finding]:
+    """Workers of a pod that stands alone against the GPUs that it sees."""
+    gpus, devices = _visible(engine.container), engine.container.devices or 0
+    if not gpus:
         return
-    gpus = _visible(container)
-    if gpus and gpus == workers > 1:
-        yield from _not_whole(engine, workers, sizing.accelerator)
-    if gpus == workers and gpus < (container.devices or 0):
-        yield from _idle(engine, workers, container.devices or 0)
-        return
-    if not gpus or gpus == workers:
-        return
-    if gpus > workers:
+    if gpus == workers:
+        if workers > 1:
+            yield from _not_whole(engine, workers, sizing.accelerator)
+        if gpus < devices:
+            yield from _idle(engine, workers, devices)
+    elif gpus > workers:
         yield from _idle(engine, workers, gpus)
         yield from _crowded(engine, workers, gpus, logs, sizing)
-        return
-    yield from _too_few(pod, engine, workers, gpus, explicit, subject, logs)
+    else:
+        yield from _too_few(pod, engine, workers, gpus, explicit, subject, logs)
 
 
 def _visible(container: Container) -> int | None:
