@@ -12,6 +12,7 @@ from kubectl_llmdoctor.api import (
     Cluster,
     Event,
     Events,
+    Evidence,
     Fix,
     Item,
     Node,
@@ -22,6 +23,7 @@ from kubectl_llmdoctor.api import (
     fixes,
     k8s,
     milli,
+    pod_evidence,
     rows,
     selected,
     show_taint,
@@ -630,3 +632,26 @@ def _made_again(pod: Pod, claim: VolumeClaim) -> Fix:
     return fixes.platform(
         f"{first.summary}; then {again}", *first.commands, f"kubectl -n {pod.namespace} delete pvc {claim.name}"
     )
+
+
+def quotes(pod: Pod, claim: VolumeClaim) -> Iterator[Evidence]:
+    """What a claim asks for and has, what waits to make its volume, and the volumes of its class."""
+    yield pod_evidence(pod, "volumes", f"persistentVolumeClaim: {claim.name}")
+    if claim.item:
+        text = f"phase: {claim.phase or 'unknown'}, storageClassName: {claim.storage_class or 'none'}"
+        text += f", accessModes: {', '.join(claim.modes)}" + (f", volumeName: {claim.volume}" if claim.volume else "")
+        yield Evidence(source="pod", ref=f"PersistentVolumeClaim/{claim.name}", text=text)
+    volume = pod.cluster.item("PersistentVolume", "", claim.volume) if claim.volume else None
+    if volume and volume_where(volume):
+        said = "nodeAffinity" if dig(volume.raw, "spec.nodeAffinity") else "labels"
+        yield Evidence(source="pod", ref=f"PersistentVolume/{volume.name}", text=f"{said}: {volume_where(volume)}")
+    if claim.item and claim.phase == "Pending" and (made_by := helper(pod.cluster, claim)):
+        said = next((c.message for c in made_by.status.conditions if c.type == "PodScheduled"), "") or "Pending"
+        yield Evidence(source="pod", ref=f"{made_by.metadata.namespace}/{made_by.metadata.name}", text=said)
+    for volume in pod.cluster.items("PersistentVolume"):
+        if claim.phase == "Pending" and dig(volume.raw, "spec.storageClassName") == claim.storage_class:
+            size, where = dig(volume.raw, "spec.capacity.storage"), volume_where(volume)
+            text = f"{dig(volume.raw, 'status.phase') or 'unknown'}, {size}" + (
+                f", only where {where}" if where else ""
+            )
+            yield Evidence(source="pod", ref=f"PersistentVolume/{volume.name}", text=text)
