@@ -24,7 +24,7 @@ from kubectl_llmdoctor.evidence import (
 )
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts import k8s
-from kubectl_llmdoctor.facts.accelerator import Accelerator, given_shares, is_accelerator, shares_of
+from kubectl_llmdoctor.facts.accelerator import Accelerator, given_shares, is_accelerator, say_devices, shares_of
 from kubectl_llmdoctor.facts.agent import ContainerUse, Device, Process, bus_of, letters
 from kubectl_llmdoctor.facts.clients import (
     addresses,
@@ -38,6 +38,7 @@ from kubectl_llmdoctor.facts.clients import (
 )
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.constraints import (
+    HOSTNAME,
     Mismatch,
     holds,
     is_state_taint,
@@ -84,7 +85,7 @@ from kubectl_llmdoctor.facts.lengths import length_of
 from kubectl_llmdoctor.facts.logs import Line, Log, Logs, in_order
 from kubectl_llmdoctor.facts.metrics import Metrics
 from kubectl_llmdoctor.facts.node_hardware import NodeHardware, node_hardware
-from kubectl_llmdoctor.facts.nodes import RDMA, Node, Nodes
+from kubectl_llmdoctor.facts.nodes import GKE_GPU, GPU_PRODUCT, MACHINE, RDMA, Node, Nodes
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.processes import Traceback, ended_itself, looks_like_error, said, tracebacks
 from kubectl_llmdoctor.facts.requests import answered, gone, long_past, served, stray
@@ -92,6 +93,7 @@ from kubectl_llmdoctor.facts.routes import Backend, backends_of, parents_of, pic
 from kubectl_llmdoctor.facts.scheduling.message import STAGES, Count, Kind, Said, is_provisioner, is_unfit, parse
 from kubectl_llmdoctor.facts.scheduling.pending import Pending
 from kubectl_llmdoctor.facts.scheduling.verdict import NodeVerdict, Reason, names_of, say_amount
+from kubectl_llmdoctor.facts.scheduling.volumes import NO_PROVISIONER
 from kubectl_llmdoctor.facts.series import Histogram, Increase, Span
 from kubectl_llmdoctor.facts.sizing import Sizing, file_bytes_of
 from kubectl_llmdoctor.facts.starts import Phase, phase_at, phase_of, signs_of_life, stopped_at, superseded
@@ -119,9 +121,24 @@ from kubectl_llmdoctor.facts.written import (
     seconds_between,
     written_ago,
 )
+from kubectl_llmdoctor.platforms.labels import (
+    APP_NAME,
+    DYNAMO_GRAPH,
+    INFERENCE_SERVICE,
+    KNATIVE_REVISION,
+    KNATIVE_SERVICE,
+    KUEUE_QUEUE,
+    PART_OF,
+    RAY_CLUSTER,
+    RAY_NODE_TYPE,
+    WORKER_GROUP,
+    WORKER_INDEX,
+    WORKER_SET,
+)
 from kubectl_llmdoctor.platforms.pointer import escaped, pointer_to
 from kubectl_llmdoctor.report.document import Confidence, Evidence, Fix, Patch
-from kubectl_llmdoctor.tree import dig, rows, say_pairs, table, words
+from kubectl_llmdoctor.snapshot import MASK
+from kubectl_llmdoctor.tree import dig, rows, say_flow, say_pairs, say_selector, table, words
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor import releases, settling
@@ -152,13 +169,31 @@ else:
     most_gpus, own_kernels = _Later("room.gpus", "most_gpus"), _Later("room.kernels", "own_kernels")
 
 __all__ = [
+    "APP_NAME",
     "BY_SPAN",
     "COMPLETED",
+    "DYNAMO_GRAPH",
     "GIB",
+    "GKE_GPU",
+    "GPU_PRODUCT",
+    "HOSTNAME",
+    "INFERENCE_SERVICE",
+    "KNATIVE_REVISION",
+    "KNATIVE_SERVICE",
+    "KUEUE_QUEUE",
+    "MACHINE",
+    "MASK",
     "MIB",
     "MOMENT",
+    "NO_PROVISIONER",
+    "PART_OF",
+    "RAY_CLUSTER",
+    "RAY_NODE_TYPE",
     "RDMA",
     "STAGES",
+    "WORKER_GROUP",
+    "WORKER_INDEX",
+    "WORKER_SET",
     "Abstain",
     "Accelerator",
     "Backend",
@@ -312,8 +347,11 @@ __all__ = [
     "say_bytes",
     "say_cores",
     "say_cuda",
+    "say_devices",
+    "say_flow",
     "say_pairs",
     "say_seconds",
+    "say_selector",
     "seconds_ago",
     "seconds_between",
     "selected",

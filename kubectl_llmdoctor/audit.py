@@ -22,7 +22,7 @@ from kubectl_llmdoctor.facts.cluster import Cluster
 from kubectl_llmdoctor.facts.engine import Engine, engines_of
 from kubectl_llmdoctor.facts.events import events_of
 from kubectl_llmdoctor.facts.logs import Logs
-from kubectl_llmdoctor.facts.nodes import Node, nodes_of
+from kubectl_llmdoctor.facts.nodes import MACHINE, Node, nodes_of
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.facts.units import few
@@ -215,7 +215,7 @@ def _kind_of(node: Node | None) -> Hashable:
         return None
     amounts = tuple(sorted((key, str(value)) for key, value in node.obj.status.allocatable.items()))
     drivers = tuple(value for key, value in sorted(node.labels.items()) if "driver" in key or "cuda" in key)
-    return node.product, node.troubles, amounts, drivers, node.labels.get("node.kubernetes.io/instance-type")
+    return node.product, node.troubles, amounts, drivers, node.labels.get(MACHINE)
 
 
 def _instance(status: k8s.ContainerStatus) -> Hashable:

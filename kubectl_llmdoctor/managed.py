@@ -15,6 +15,7 @@ import msgspec
 from kubectl_llmdoctor.catalog.charts import CHARTS, Chart
 from kubectl_llmdoctor.engines.version import at_least
 from kubectl_llmdoctor.platforms import pointer
+from kubectl_llmdoctor.platforms.labels import MANAGED_BY, PART_OF
 from kubectl_llmdoctor.platforms.template import name_of
 from kubectl_llmdoctor.tree import dig, table
 
@@ -192,7 +193,7 @@ def keeper(raw: dict[str, Any]) -> Keeper | None:
     tracked = annotations.get("argocd.argoproj.io/tracking-id", "").partition(":")[0]
     if not by and (tracked or labels.get("argocd.argoproj.io/instance")):
         by, name = "Argo CD application", tracked or labels["argocd.argoproj.io/instance"]
-    told = labels.get("app.kubernetes.io/managed-by") or labels.get("heritage") or ""
+    told = labels.get(MANAGED_BY) or labels.get("heritage") or ""
     if not by and (release or told.casefold() == "helm"):
         by = "Helm"
     return Keeper(by=by, name=name, release=release, chart=chart, version=version, object=raw) if by else None
@@ -208,7 +209,7 @@ def _chart(raw: dict[str, Any], labels: dict[str, str], release: str) -> tuple[s
     for name in CHARTS:
         if told.startswith(f"{name}-") and told[len(name) + 1 :].lstrip("v")[:1].isdigit():
             return name, told[len(name) + 1 :]
-    stack = labels.get("app.kubernetes.io/part-of") == "vllm-stack" or labels.get("helm-release-name")
+    stack = labels.get(PART_OF) == "vllm-stack" or labels.get("helm-release-name")
     if stack and labels.get("model"):
         return "vllm-stack", ""
     if release and name_of(raw) == f"{release}-deployment-vllm":

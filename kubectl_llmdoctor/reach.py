@@ -36,7 +36,8 @@ from kubectl_llmdoctor.facts.workload import Workload
 from kubectl_llmdoctor.fixes import advice, edited, patch_object, set_env, set_flag
 from kubectl_llmdoctor.platforms.labels import rank_of
 from kubectl_llmdoctor.report.document import Fix
-from kubectl_llmdoctor.tree import dig, rows
+from kubectl_llmdoctor.snapshot import MASK
+from kubectl_llmdoctor.tree import dig, rows, say_selector
 
 #: A host with a port or without, as settings and lines have it: in a URL, in brackets, as IPv4 in IPv6; no other IPv6.
 ADDRESS = expression(
@@ -269,7 +270,7 @@ def _nobody(to: Destination, pod: Pod, container: Container | None) -> Fix | Non
         command = f"kubectl -n {to.namespace} get services"
         return advice(f"Start what should answer at {to.shown}, or correct that address {at}: {lacks}", command)
     summary = f"Ask {meant} in place of {to.host}: {lacks}"
-    if container and where in container.env and "<masked:" not in value and container.env[where].origin == "value":
+    if container and where in container.env and MASK not in value and container.env[where].origin == "value":
         return set_env(container, where, said.sub(meant, value, count=1), summary)
     return advice(f"{summary} ({where + ' ' if where else ''}in {edited(pod)})")
 
@@ -322,7 +323,7 @@ def _of_service(to: Destination, service: Item, pod: Pod) -> Fix | None:
             return advice(
                 f"Start {idle.kind}/{idle.name}, which is scaled to 0: Service {service.name} leads to nobody", command
             )
-        labels = ",".join(f"{key}={value}" for key, value in wanted.items())
+        labels = say_selector(wanted)
         command = f"{at} get pods --show-labels"
         return advice(f"Start the pods of Service {service.name}, or correct its selector: none has {labels}", command)
     why = f"which Service {service.name} leads to"
@@ -376,8 +377,7 @@ def _beside(engine: Engine) -> list[Engine]:
         return []
     items = [item for kind in _SERVED_BY for item in pod.cluster.items(kind, pod.namespace) if item.name != own.name]
     made = [one for item in items for one in Pod.planned(Workload(item, pod.cluster))]
-    others = (Pod.of(item, pod.cluster) for item in pod.cluster.items("Pod", pod.namespace))
-    made += [one for one in others if workload_of(one) is None and not (one.completed or one.leaving)]
+    made += [one for one in pod.of_namespace if workload_of(one) is None and not (one.completed or one.leaving)]
     beside = {_maker(e.container.pod): e for one in made for e in engines_in(one) if _alike(e, engine)}
     return list(beside.values()) if len(beside) == 1 else []
 
@@ -444,8 +444,7 @@ def other_side(engine: Engine) -> Fix | None:
 def _peers(engine: Engine, other: str) -> list[Engine]:
     """The engines of the other side; where several models are served so, each has sides of its own."""
     pod = engine.container.pod
-    every = (Pod.of(item, pod.cluster) for item in pod.cluster.items("Pod", pod.namespace))
-    sides = [e for one in every if not one.leaving and not one.completed for e in engines_in(one) if e.side]
+    sides = [e for one in pod.of_namespace if not one.leaving and not one.completed for e in engines_in(one) if e.side]
     served = {_model(one) for one in sides if one.side == engine.side} - {_model(engine)}
     peers = [one for one in sides if one.side == other and _model(one) not in served]
     return [one for one in peers if _model(one) == _model(engine)] or peers

@@ -9,6 +9,9 @@ import msgspec
 
 SCHEMA = "llmdoctor.snapshot/v1"
 
+#: How what stands in the place of a secret begins: what holds one is not written over the real one.
+MASK = "<masked"
+
 #: A Kubernetes object as the API gives it, or any other JSON tree.
 Json = dict[str, Any]
 

@@ -16,7 +16,7 @@ from kubectl_llmdoctor.facts.routes import backends_of
 from kubectl_llmdoctor.facts.subject import Subject
 from kubectl_llmdoctor.facts.workload import Workload, top_of
 from kubectl_llmdoctor.platforms import has_templates, templates
-from kubectl_llmdoctor.platforms.labels import group_key, rank_of
+from kubectl_llmdoctor.platforms.labels import RAY_NODE_TYPE, group_key, rank_of
 from kubectl_llmdoctor.snapshot import Json, Snapshot, TargetRef
 from kubectl_llmdoctor.tree import dig, rows
 
@@ -288,9 +288,7 @@ def _place(item: Item) -> tuple[str, ...]:
     place, part = rank_of(item.labels), str(item.labels.get("training.kubeflow.org/replica-type", ""))
     owners = (str(owner.get("name")) for owner in rows(item.raw, "metadata.ownerReferences"))
     # the name of a group of Ray's workers may end with a digit, too, and is that of all of them
-    return (
-        (item.namespace, part, place, *owners) if place[-1:].isdigit() and "ray.io/node-type" not in item.labels else ()
-    )
+    return (item.namespace, part, place, *owners) if place[-1:].isdigit() and RAY_NODE_TYPE not in item.labels else ()
 
 
 def _created(item: Item) -> str:

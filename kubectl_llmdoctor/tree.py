@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 
@@ -44,3 +44,15 @@ def say(value: Any) -> str:
 def say_pairs(values: Mapping[str, Any], between: str = "=") -> str:
     """The entries of a mapping in one line: `app=llama, tier=gpu`."""
     return ", ".join(f"{key}{between}{value}" for key, value in values.items())
+
+
+def say_selector(labels: Mapping[str, Any]) -> str:
+    """Labels as kubectl and the API take them for a selector: `app=llama,tier=gpu`."""
+    return ",".join(f"{key}={value}" for key, value in labels.items())
+
+
+def say_flow(value: Any, scalar: Callable[[Any], str] = str) -> str:
+    """A value in YAML's flow style: `{app: llama}`."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {say_flow(inner, scalar)}" for key, inner in value.items()) + "}"
+    return scalar(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,15 @@ from kubectl_llmdoctor.testing import Case, diagnose_case, load_case
 from tests.patching import patched
 
 CASES = Path(__file__).parents[1] / "checks" / "cases"
+
+
+def _deployment(container: Mapping[str, object]) -> dict[str, object]:
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "llm", "namespace": "prod"},
+        "spec": {"template": {"metadata": {"labels": {"app": "llm"}}, "spec": {"containers": [container]}}},
+    }
 
 
 def test_a_pod_in_a_manifest_gets_a_patch_and_no_command() -> None:
@@ -51,13 +61,7 @@ def test_a_size_that_divides_is_first_looked_for_in_the_gpus_that_are_there(more
         "args": args,
         "resources": {"limits": {"nvidia.com/gpu": "4"}},
     }
-    deployment = {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": "llm", "namespace": "prod"},
-        "spec": {"template": {"metadata": {"labels": {"app": "llm"}}, "spec": {"containers": [container]}}},
-    }
-    (target,) = diagnose(Snapshot(objects=(deployment,)), installed()).targets
+    (target,) = diagnose(Snapshot(objects=(_deployment(container),)), installed()).targets
     (found,) = [f for f in target.findings if f.id == "tp-not-divisible"]
 
     assert found.fixes[0].summary.startswith(f"Set --tensor-parallel-size to {size},")
@@ -467,13 +471,7 @@ def _scripted(script: str) -> Engine:
 
 def _made(**what: object) -> Engine:
     container = {"name": "server", "resources": {"limits": {"nvidia.com/gpu": "1"}}, **what}
-    deployment = {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": "llm", "namespace": "prod"},
-        "spec": {"template": {"metadata": {"labels": {"app": "llm"}}, "spec": {"containers": [container]}}},
-    }
-    cluster = Cluster(Snapshot(objects=(deployment,)))
+    cluster = Cluster(Snapshot(objects=(_deployment(container),)))
     (pod,) = Pod.planned(Workload(next(cluster.items("Deployment")), cluster))
     (engine,) = engines_of(pod, Logs([]))
     return engine

@@ -14,9 +14,9 @@ from kubectl_llmdoctor.errors import AccessError
 from kubectl_llmdoctor.gather import fleet
 from kubectl_llmdoctor.gather.cluster import Cluster, Query
 from kubectl_llmdoctor.gather.transport import Pace
-from kubectl_llmdoctor.snapshot import Snapshot, to_json
+from kubectl_llmdoctor.snapshot import to_json
 from tests.test_gather_agents import agent_pod, proxy, report, says
-from tests.test_gather_cluster import NS, TOKEN, deployment_world, event, obj, pod
+from tests.test_gather_cluster import NS, TOKEN, deployment_world, event, named, obj, pod
 from tests.test_gather_server import FakeApi, Json, api, cluster, kubeconfig, normal, reset_after, status  # noqa: F401
 
 READY = {"name": "vllm", "ready": True, "state": {"running": {}}}
@@ -53,10 +53,6 @@ def _world() -> list[Json]:
     ]
 
 
-def _names(snapshot: Snapshot, kind: str) -> set[str]:
-    return {item["metadata"]["name"] for item in snapshot.objects if item["kind"] == kind}
-
-
 def test_each_list_is_asked_for_once_and_plainly(api: FakeApi, cluster: Cluster) -> None:
     api.objects = _world()
 
@@ -90,14 +86,14 @@ def test_of_every_list_stays_what_is_about_models(api: FakeApi, cluster: Cluster
     found = fleet.gather(cluster, "", Query())
 
     assert {ref.name for ref in found.asked} == {"llama-2-a", "llama-2-b", "llama-1-a"}
-    assert _names(found, "Deployment") == {"llama"}
-    assert _names(found, "Service") == {"llama"}
-    assert _names(found, "InferenceService") == {"chat"}
-    assert _names(found, "Node") == {"gpu-1", "cpu-1"}
+    assert named(found, "Deployment") == {"llama"}
+    assert named(found, "Service") == {"llama"}
+    assert named(found, "InferenceService") == {"chat"}
+    assert named(found, "Node") == {"gpu-1", "cpu-1"}
     # the other pods are here as far as they take place on a node
     (web,) = [item for item in found.objects if item["metadata"]["name"] == "nginx-0"]
     assert "env" not in web["spec"]["containers"][0]
-    assert _names(found, "Event") == {"mine", "of-node", "of-claim"}
+    assert named(found, "Event") == {"mine", "of-node", "of-claim"}
     assert {(row.kind, row.namespace) for row in found.read} >= {("Pod", ""), ("Node", ""), ("Service", "serving")}
     assert ("Service", "web") not in {(row.kind, row.namespace) for row in found.read}
     assert TOKEN.encode() not in to_json(found)
@@ -186,7 +182,7 @@ def test_the_server_says_when_to_come_again(api: FakeApi, cluster: Cluster) -> N
     found = fleet.gather(cluster, "", Query())
 
     assert time.monotonic() - began >= 1
-    assert _names(found, "Node") == {"gpu-1", "cpu-1"}
+    assert named(found, "Node") == {"gpu-1", "cpu-1"}
 
 
 def test_more_broken_pods_than_can_be_explained_are_said(

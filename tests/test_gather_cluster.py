@@ -520,11 +520,11 @@ def test_routes_to_the_namespace_are_read_wherever_they_stand(world: FakeApi, cl
     lost["status"] = {"parents": [{"conditions": [{"type": "ResolvedRefs", "status": "False"}]}]}
     world.objects += [route("own", "serving"), route("edge", "edge", namespace="serving"), route("other", "edge"), lost]
 
-    assert _named(run(cluster, "llama-2-a"), "HTTPRoute") == {"own", "edge", "lost"}
+    assert named(run(cluster, "llama-2-a"), "HTTPRoute") == {"own", "edge", "lost"}
 
     world.faults["/apis/gateway.networking.k8s.io/v1/httproutes"] = [status(403)]
     found = run(cluster, "llama-2-a")
-    assert _named(found, "HTTPRoute") == {"own"}
+    assert named(found, "HTTPRoute") == {"own"}
     (missing,) = found.missing
     assert (missing.ref, missing.reason) == ("other namespaces", "forbidden: no")
     assert "HTTPRoute" in {row.kind for row in found.read if row.namespace == "serving"}
@@ -555,7 +555,7 @@ def test_the_routes_of_the_cluster_are_asked_for_once(world: FakeApi, cluster: C
     assert asked == ["/apis/gateway.networking.k8s.io/v1/httproutes"]
 
 
-def _named(snapshot: Snapshot, kind: str) -> set[str]:
+def named(snapshot: Snapshot, kind: str) -> set[str]:
     return {item["metadata"]["name"] for item in snapshot.objects if item["kind"] == kind}
 
 

@@ -91,9 +91,18 @@ def of_platform(path: Path) -> list[schemas.Found]:
     return found
 
 
+#: Of these no fix is a patch of an object whose schema is here: kinds of Kubernetes, or objects that have no field for it.
+_NOTHING_TO_HOLD = frozenset({
+    "argo_application_text", "deployment", "deployment_config", "helm_chart", "inference_set", "job_set", "knative_revision",
+    "kubeai_model_ollama", "mpi_job", "pytorch_job", "volcano_job", "workspace_config", "workspace_preset",
+})  # fmt: skip
+
+
 @pytest.mark.parametrize("path", PLATFORMS, ids=lambda p: p.stem)
 def test_every_fix_of_a_platform_fits_its_schema(path: Path) -> None:
-    for raw, patch in of_platform(path):
+    made = of_platform(path)
+    assert bool(made) == (path.stem not in _NOTHING_TO_HOLD)
+    for raw, patch in made:
         assert schemas.misfits(raw, patch) == [], patch
 
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import msgspec
 
 from kubectl_llmdoctor.api import Cluster, Container, Destination, Pod, expression, follow
-from llmdoctor_checks._connections import BARE, DEFAULT_PORTS, HOST, URL
-from llmdoctor_checks.start._init_containers import script_of
+from llmdoctor_checks._connections import BARE, HOST, URL, port_in
+from llmdoctor_checks.start._init_containers import not_ended, script_of
 
 #: What asks again until it is answered: all of a loop, or a line.
 _AGAIN = expression(r"\b(?P<loop>until|while)\b|--retry\b|\bwait-for-it\b|\bdockerize\b")
@@ -42,16 +42,12 @@ class Awaited(msgspec.Struct, frozen=True):
 
 def awaited(pod: Pod, cluster: Cluster) -> Iterator[Awaited]:
     """Whom the init container asks that the pod waits for."""
-    for trouble in pod.troubles:
-        container = trouble.container
-        if trouble.kind != "creating" or container is None or container.role != "init" or not container.running:
-            continue
+    for container, _ in not_ended(pod):
         script = _filled(script_of(container)[:_LONGEST], container)
         for pattern, piece in itertools.product(_PATTERNS, _again(script)):
             for said in pattern.finditer(piece):
                 found = said.groupdict()
-                port = found.get("port") or DEFAULT_PORTS.get(found.get("scheme") or "")
-                to = follow(found["host"], int(port) if port else None, pod, cluster)
+                to = follow(found["host"], port_in(found), pod, cluster)
                 if to is not None and not to.itself and to.name:
                     at = (place.partition("[")[0] for place, text in container.words if found["host"] in text)
                     yield Awaited(container, to, said[0], next(at, "command"))

@@ -34,9 +34,6 @@ _TO_WHOM = (
     rf"|request: POST /\S{{1,200}} ({_ADDRESS}) (4\d\d)$"
 )
 
-#: Whether a line was written before a server started.
-before = written_before
-
 #: What clients call a server of models, or by which address they ask it.
 _A_MODEL = r"(?i)llm|model|openai|ollama|infer|generat|/v\d\b|:11434\b"
 
@@ -59,7 +56,9 @@ def told(
     known = [*asking(pod, cluster), *(_refused_by_address(pod, cluster, mine, status) if mine is not None else ())]
     clients = {c.whose for c in known}
     return [
-        (line, match) for who, line, match in said if who in clients and not before(line, engine.container, cluster)
+        (line, match)
+        for who, line, match in said
+        if who in clients and not written_before(line, engine.container, cluster)
     ]
 
 

@@ -4,6 +4,8 @@ Go's net, libuv, Python's sockets with urllib3, requests, aiohttp and httpx on t
 Caddy, lighttpd, HAProxy, Traefik and Envoy.
 """
 
+from collections.abc import Mapping
+
 #: Pieces of a line by which it is found: of a connection that nobody took, of one that got no answer, of a name without an address.
 REFUSED = (
     "efused", "ECONNREFUSED", "onnect call failed", "ll connection attempts failed", "Connection error.",
@@ -38,7 +40,7 @@ STATED = (
     rf"(?<![\w.-])(?P<host>{HOST}) could not be resolved \(",
 )
 BARE = r"(?<![\w.:/-])(?P<host>[a-z0-9](?:[\w-]{0,62}\.){0,8}[\w-]{0,62})(?:/[\d.]{7,15})?(?::|', )(?P<port>\d{2,5})(?!\d|[.:]\d)"
-DEFAULT_PORTS = {"http": 80, "https": 443}
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 #: A connection that timed out while it was made; not one of a pool, or that was made before.
 _CONNECTED_LATE = r"\b[Cc]onnect(?:ion|ing)?\b(?: attempt)?(?: (?:to|with) \S{1,100})?\W{1,4}timed out"
@@ -109,3 +111,9 @@ NOT_CONNECTED_OUTSIDE = (
 
 #: A resolver that got no answer: the C library's, Node's, Go's. A name that does not exist is none.
 DNS_SILENT = ("Temporary failure in name resolution", "getaddrinfo EAI_AGAIN", ":53: i/o timeout", ":53: connect: ")
+
+
+def port_in(found: Mapping[str, str | None]) -> int | None:
+    """The port of an address that a pattern found: as it stands there, or by its scheme."""
+    port = found.get("port") or _DEFAULT_PORTS.get(found.get("scheme") or "")
+    return int(port) if port else None

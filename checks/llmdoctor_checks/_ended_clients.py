@@ -9,7 +9,21 @@ from collections.abc import Iterator
 
 import msgspec
 
-from kubectl_llmdoctor.api import Container, Line, Logs, Pod, Subject, Traceback, endings, host_of, log_of, tracebacks
+from kubectl_llmdoctor.api import (
+    Container,
+    Evidence,
+    Line,
+    Logs,
+    Pod,
+    Subject,
+    Traceback,
+    endings,
+    host_of,
+    log_evidence,
+    log_of,
+    pod_evidence,
+    tracebacks,
+)
 from llmdoctor_checks.serving._gateways import GENERATES
 
 #: Libraries that ask servers of models: by the exception, or by a frame of its traceback.
@@ -56,6 +70,12 @@ class Ended(msgspec.Struct, frozen=True):
     #: the variable that names the server, and its address; empty where none does, or several
     variable: str
     url: str
+
+    @property
+    def evidence(self) -> tuple[Evidence, ...]:
+        """What its log says, and where it is told whom to ask."""
+        told = pod_evidence(self.container, f"env[{self.variable}]", self.url)
+        return (*(log_evidence(line) for line in self.lines), told)
 
 
 def ended_clients(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Ended]:

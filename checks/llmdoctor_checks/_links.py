@@ -37,6 +37,7 @@ from kubectl_llmdoctor.api import (
     rows,
     say_pairs,
     say_seconds,
+    say_selector,
     seconds_ago,
     selector_of,
     signs_of_life,
@@ -422,7 +423,7 @@ def _selecting(service: Item, wanted: dict[str, str], lost: Pod | None) -> Fix:
     if lost is not None and right:
         operation = {"op": "replace", "path": "/spec/selector", "value": right}
         return fixes.patch_object(service, f"Have Service {service.name} select {fixes.pods_of(lost)}", [operation])
-    shown = ",".join(f"{key}={value}" for key, value in wanted.items())
+    shown = say_selector(wanted)
     return fixes.advice(
         f"Start what Service {service.name} is for (its pods have {shown}), or give its selector the labels that the server's pods have",
         f"kubectl -n {service.namespace} get deployments,statefulsets,pods --show-labels",

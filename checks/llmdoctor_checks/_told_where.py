@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import msgspec
 
 from kubectl_llmdoctor.api import (
+    MASK,
     Cluster,
     Container,
     Destination,
@@ -101,10 +102,10 @@ def places(container: Container) -> Iterator[Place]:
     """All that a container is told: its variables, its arguments one by one, and the ConfigMaps that are mounted."""
     for name, variable in container.env.items():
         # what is kept from a proxy is not asked by that
-        if variable.value and "<masked" not in variable.value and name.upper() != "NO_PROXY":
+        if variable.value and MASK not in variable.value and name.upper() != "NO_PROXY":
             yield Place(container, "variable", name, variable.value[:_LONGEST])
     for index, word in enumerate(map(str, container.spec.args)):
-        if "<masked" not in word and "\n" not in word:
+        if MASK not in word and "\n" not in word:
             yield Place(container, "argument", str(index), word[:_LONGEST])
     for name, texts in container.config_maps:
         for key, text in texts.items():

@@ -23,7 +23,6 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks._connections import (
     BARE,
-    DEFAULT_PORTS,
     HOST,
     NAMELESS,
     REFUSED,
@@ -32,6 +31,7 @@ from llmdoctor_checks._connections import (
     TIMED_OUT,
     TLS_ANSWERED,
     URL,
+    port_in,
 )
 from llmdoctor_checks.serving._gateways import GENERATES
 
@@ -200,8 +200,7 @@ def asked_in(text: str, container: Container, cluster: Cluster, *, or_told: bool
     for pattern in STATED:
         for said in re.finditer(pattern, text):
             found = said.groupdict()
-            port = found.get("port") or DEFAULT_PORTS.get(found.get("scheme") or "")
-            to = follow(found["host"], int(port) if port else None, container.pod, cluster)
+            to = follow(found["host"], port_in(found), container.pod, cluster)
             named = True
             if to is not None:
                 yield _with_port(to, container, cluster)
@@ -235,7 +234,7 @@ def _told_of(container: Container, cluster: Cluster) -> Iterator[Destination]:
         for pattern in (URL, BARE) if ":" in value or "', " in value else ():
             for said in re.finditer(pattern, value):
                 found = said.groupdict()
-                port = int(found.get("port") or DEFAULT_PORTS.get(found.get("scheme") or "", 0))
+                port = port_in(found) or 0
                 to = follow(found["host"], port, container.pod, cluster)
                 if to is None or (pattern is BARE and (to.service is None or to.itself)):
                     continue

@@ -19,7 +19,9 @@ from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.nodes import RDMA, rdma_offered
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.fixes import request_rdma
+from kubectl_llmdoctor.platforms.labels import RAY_CLUSTER, RAY_NODE_TYPE
 from kubectl_llmdoctor.reach import ADDRESS, IN_NUMBERS, sides, told
+from kubectl_llmdoctor.snapshot import MASK
 from kubectl_llmdoctor.template_values import template_value
 
 #: More ranks than any engine has.
@@ -67,10 +69,7 @@ _EXCLUDED = expression(r"\^[\w.,-]{1,200}")
 #: A leader that is the container itself.
 _HERE = expression(r"(?:localhost|127\.0\.0\.1|0\.0\.0\.0)(?::|$)")
 
-#: The label by which KubeRay names the cluster of a pod.
-_CLUSTER = "ray.io/cluster"
-#: The label by which it tells the head from workers; whose words say all that they start; and what starts Ray, or may (a script).
-_NODE_TYPE = "ray.io/node-type"
+#: Programs of the head whose words say all that they start; and what starts Ray, or may (a script).
 _SAYS_ALL = expression(r"(?:\S{0,200}/)?(?:python[\d.]{0,6}|serve|vllm|sleep|tail|(?:ba|da|a)?sh)(?:\s|$)")
 _MAY_START_RAY = expression(r"\bray start\b|KUBERAY_GEN_RAY_START_CMD|\.sh\b|\bray\.(?:init|scripts)\b")
 
@@ -339,7 +338,7 @@ class Group(Topic):
 
         KubeRay puts its own `ray start` behind a command, unless an annotation keeps it from that; a script may have one in itself.
         """
-        if self.pod is None or self.container is None or self.pod.labels.get(_NODE_TYPE) != "head":
+        if self.pod is None or self.container is None or self.pod.labels.get(RAY_NODE_TYPE) != "head":
             return ""
         words = " ".join(self.container.spec.argv)[:20_000]
         if not _SAYS_ALL.match(words) or _MAY_START_RAY.search(words):
@@ -355,7 +354,7 @@ class Group(Topic):
         others = (
             Pod.of(item, cluster)
             for item in cluster.items("Pod", self.pod.namespace)
-            if item.name != self.pod.name and item.labels.get(_CLUSTER) == self.pod.labels.get(_CLUSTER)
+            if item.name != self.pod.name and item.labels.get(RAY_CLUSTER) == self.pod.labels.get(RAY_CLUSTER)
         )
         heads = [c for one in others for c in one.containers if _starts_head(c)]
         late = heads[0].started if len(heads) == 1 else None
@@ -429,7 +428,7 @@ class Group(Topic):
         if told is None or not isinstance(told.value, dict):
             return ""
         config = msgspec.json.encode({**told.value, "kv_load_failure_policy": "recompute"}).decode()
-        return "" if "<masked:" in config else config
+        return "" if MASK in config else config
 
     @template_value
     def devices(self) -> str:

@@ -17,7 +17,7 @@ from kubectl_llmdoctor.facts.cluster import Item
 from kubectl_llmdoctor.facts.container import VISIBLE
 from kubectl_llmdoctor.facts.k8s import Node
 from kubectl_llmdoctor.facts.pod import Pod
-from kubectl_llmdoctor.facts.units import milli
+from kubectl_llmdoctor.facts.units import few, milli
 from kubectl_llmdoctor.facts.usage import pods_on, usage_of
 from kubectl_llmdoctor.template_values import template_value
 from kubectl_llmdoctor.tree import dig, rows
@@ -274,7 +274,7 @@ class Placement(Topic):
         every = usage_of(self.subject.cluster).holders(name) if name and self.pod else ()
         own = f"{self.pod.namespace}/{self.pod.name}" if self.pod else ""
         held = sorted(h.ref for h in every if any(map(is_accelerator, h.requests)) and h.ref != own)
-        return ", ".join(held[:4]) + (f" and {len(held) - 4} more" if len(held) > 4 else "")
+        return few(held, 4)
 
     @template_value
     def node_taints(self) -> str:

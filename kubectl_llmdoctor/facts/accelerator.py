@@ -42,6 +42,11 @@ _FIELDS = 5
 Source = Literal["label", "agent", "log", "selector", "nodes"]
 
 
+def say_devices(accelerators: Mapping[str, int]) -> str:
+    """How many of which resource: `2 nvidia.com/gpu`."""
+    return ", ".join(f"{number} {resource}" for resource, number in accelerators.items())
+
+
 def is_accelerator(resource: str) -> bool:
     """Whether a resource name is a GPU or another accelerator."""
     return "/" in resource and (resource == _MOST_USUAL or re.fullmatch(_GPU_RESOURCES, resource) is not None)

@@ -17,6 +17,7 @@ from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.routes import backends_of, parents_of
 from kubectl_llmdoctor.facts.workload import top_of
+from kubectl_llmdoctor.platforms.labels import INFERENCE_SERVICE, KNATIVE_SERVICE
 from kubectl_llmdoctor.tree import dig, rows, table, words
 
 #: Names hosts that are kept from a proxy, and says of none that it is asked.
@@ -39,7 +40,7 @@ _GATEWAY, _OWNING = "gateway.networking.k8s.io/gateway-name", "gateway.envoyprox
 
 
 #: By which labels Knative and KServe name the object of a pod.
-_OF_SERVERLESS = ("serving.knative.dev/service", "serving.kserve.io/inferenceservice")
+_OF_SERVERLESS = (KNATIVE_SERVICE, INFERENCE_SERVICE)
 
 #: What an address has, and the name of a model has not.
 _AN_ADDRESS = r"://|:\d|\.svc\b"

@@ -125,7 +125,7 @@ class Item:
 
     def condition(self, kind: str, status: str = "") -> k8s.Condition | None:
         """Its condition of this type, and of this status where one is named."""
-        return next((c for c in self.conditions if c.type == kind and status in ("", c.status)), None)
+        return k8s.condition_of(self.conditions, kind, status)
 
     @property
     def plain_kind(self) -> str:

@@ -21,6 +21,7 @@ _STATE_KEYS = frozenset({
     "karpenter.sh/unregistered", "node.cluster.x-k8s.io/uninitialized",
     "cloud.google.com/impending-node-termination", "aws-node-termination-handler/spot-itn",
 })  # fmt: skip
+#: By which every node has a domain of its own: mostly its name.
 HOSTNAME = "kubernetes.io/hostname"
 
 

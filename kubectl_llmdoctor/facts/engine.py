@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -19,6 +19,7 @@ from kubectl_llmdoctor.facts.answers import Answers
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.logs import Logs
 from kubectl_llmdoctor.facts.pod import Pod
+from kubectl_llmdoctor.platforms.labels import RAY_NODE_TYPE
 from kubectl_llmdoctor.tree import dig, table
 
 #: What vLLM and TensorRT-LLM call the ranks that share the tokens of one prompt: more workers, as those of decoding are not.
@@ -169,14 +170,17 @@ class Engine:
     @property
     def workers_at_least(self) -> int:
         """The workers that are known of: what is unknown counts as one."""
-        sizes = [self.value(name, 1) for name in PARALLEL_SIZES]
-        return math.prod(size for size in sizes if isinstance(size, int) and size > 0) * self._sharing_a_context
+        return self.product_of(PARALLEL_SIZES) * self._sharing_a_context
 
     @property
     def _sharing_a_context(self) -> int:
         """By how many the ranks are multiplied that divide the tokens of one prompt among them."""
-        sizes = [self.value(name, 1) for name in _CONTEXT_SIZES]
-        return math.prod(size for size in sizes if isinstance(size, int) and size > 0)
+        return self.product_of(_CONTEXT_SIZES)
+
+    def product_of(self, sizes: Iterable[str]) -> int:
+        """The product of settings that are sizes; what is unknown, or no size, counts as one."""
+        values = [self.value(name, 1) for name in sizes]
+        return math.prod(size for size in values if isinstance(size, int) and size > 0)
 
 
 def _told(container: Container, told: platforms.Told) -> Engine | None:
@@ -219,7 +223,7 @@ def _announced(pod: Pod, logs: Logs) -> Iterator[Engine]:
 
     Not those of a Ray cluster, whose nodes print what the actors on all of them say, nor what a batch loads into an engine.
     """
-    if pod.log_only or not logs or "ray.io/node-type" in pod.labels or pod.spec.restart_policy not in ("", "Always"):
+    if pod.log_only or not logs or RAY_NODE_TYPE in pod.labels or pod.spec.restart_policy not in ("", "Always"):
         return
     for container in pod.containers:
         for log in logs.of(container.name) if container.role == "main" and not container.told else ():

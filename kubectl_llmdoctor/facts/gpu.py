@@ -16,24 +16,22 @@ from kubectl_llmdoctor.facts.constraints import mismatches, tolerated
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.logs import Line, Logs
 from kubectl_llmdoctor.facts.node_hardware import node_hardware
-from kubectl_llmdoctor.facts.nodes import Node, Nodes
+from kubectl_llmdoctor.facts.nodes import GKE_GPU, GPU_PRODUCT, MACHINE, Node, Nodes
 from kubectl_llmdoctor.facts.units import GIB, MIB
 from kubectl_llmdoctor.facts.unknown import NOT_APPLICABLE, NotApplicable, Unknown
 
 #: Labels that name the GPU of a node, the most precise first. Sources: NVIDIA and AMD device labellers, GKE, Karpenter.
 _NAMES = (
-    "nvidia.com/gpu.product", "cloud.google.com/gke-accelerator", "karpenter.k8s.aws/instance-gpu-name",
+    GPU_PRODUCT, GKE_GPU, "karpenter.k8s.aws/instance-gpu-name",
     "eks.amazonaws.com/instance-gpu-name", "amd.com/gpu.product-name", "beta.amd.com/gpu.product-name",
 )  # fmt: skip
 _MEMORY = {
-    "nvidia.com/gpu.product": "nvidia.com/gpu.memory",
+    GPU_PRODUCT: "nvidia.com/gpu.memory",
     "karpenter.k8s.aws/instance-gpu-name": "karpenter.k8s.aws/instance-gpu-memory",
     "eks.amazonaws.com/instance-gpu-name": "eks.amazonaws.com/instance-gpu-memory",
 }
 #: How far two statements of one GPU's memory may lie apart: by the driver's version, by error correction.
 _DRIVER, _ALIKE = 0.03, 0.08
-
-_MACHINE = "node.kubernetes.io/instance-type"
 
 
 def gpu_of(container: Container, logs: Logs, nodes: Nodes) -> Accelerator | Unknown | NotApplicable:
@@ -104,14 +102,14 @@ def _of_labels(labels: Mapping[str, str]) -> tuple[Gpu, str] | None:
         text = f"{key}={name}"
         gpu = _product(name, reported)
         compute = _compute(labels)
-        if gpu is None and reported and key == "nvidia.com/gpu.product":
+        if gpu is None and reported and key == GPU_PRODUCT:
             gpu = _unlisted(name, reported, compute)
             text += f", nvidia.com/gpu.memory={reported}"
         if gpu is not None:
             return (msgspec.structs.replace(gpu, compute=compute) if compute and gpu.vendor == "nvidia" else gpu), text
-    machine = labels.get(_MACHINE, "")
+    machine = labels.get(MACHINE, "")
     gpu = gpus.by_instance(machine) if machine else None
-    return (gpu, f"{_MACHINE}={machine}") if gpu else None
+    return (gpu, f"{MACHINE}={machine}") if gpu else None
 
 
 def _product(name: str, reported: int | None) -> Gpu | None:
@@ -311,7 +309,7 @@ def _of_demands(container: Container) -> Accelerator | Unknown | None:
         ("nodeSelector", key, (str(value),)) for key, value in pod.spec.node_selector.items()
     ]
     terms = pod.spec.node_terms
-    for index, key in enumerate((*_NAMES, _MACHINE)):
+    for index, key in enumerate((*_NAMES, MACHINE)):
         listed = [r for t in terms for r in t.match_expressions if r.key == key and r.operator == "In"]
         if listed and len(listed) == len(terms):
             values = tuple(str(v) for r in listed for v in r.values)

@@ -8,6 +8,7 @@ before (Kubernetes reads null as absent).
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import msgspec
@@ -146,6 +147,11 @@ class Probe(_Base, frozen=True):
     timeout_seconds: int = 1
     failure_threshold: int = 3
     termination_grace_period_seconds: int | None = None
+
+    @property
+    def path(self) -> str:
+        """The path that it asks; empty where it does not ask by HTTP."""
+        return self.http_get.path if self.http_get else ""
 
     @property
     def script(self) -> str:
@@ -433,6 +439,11 @@ class Condition(_Base, frozen=True):
         return ": ".join(filter(None, (self.reason, self.message)))
 
 
+def condition_of(conditions: Iterable[Condition], kind: str, status: str = "") -> Condition | None:
+    """The condition of a type, and of a status where one is named."""
+    return next((c for c in conditions if c.type == kind and status in ("", c.status)), None)
+
+
 class _Status(_Base, frozen=True):
     """A status with conditions."""
 
@@ -440,7 +451,7 @@ class _Status(_Base, frozen=True):
 
     def condition(self, kind: str, status: str = "") -> Condition | None:
         """Its condition of this type, and of this status where one is named."""
-        return next((c for c in self.conditions if c.type == kind and status in ("", c.status)), None)
+        return condition_of(self.conditions, kind, status)
 
     @property
     def ready(self) -> Condition | None:

@@ -23,6 +23,10 @@ _MOST_OF_A_NODE = 32
 
 _CONTROL_PLANE = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
 
+#: Labels by which a cloud names a node's machine type, GPU Feature Discovery and GKE its GPU.
+MACHINE = "node.kubernetes.io/instance-type"
+GPU_PRODUCT, GKE_GPU = "nvidia.com/gpu.product", "cloud.google.com/gke-accelerator"
+
 #: Labels that say that a node has an NVIDIA GPU, and not how many. NFD names devices by vendor, or by class and vendor: a VGA or
 #: a 3D controller.
 _GPU_SIGNS = {
@@ -44,9 +48,9 @@ _GPU_DEVICE = r"feature\.node\.kubernetes\.io/pci-(?:(?:03|12)[0-9a-f]{2}_)?10de
 #: The same where the value names the GPU, or the machine that has some. Sources: GKE's list of GPU types; the GPU families of
 #: EC2 (g4ad has AMD's), Azure (MI300X is AMD's, NV and NG of either maker) and Compute Engine.
 _GPU_NAMES = (
-    ("cloud.google.com/gke-accelerator", r"nvidia-.+"),
+    (GKE_GPU, r"nvidia-.+"),
     (
-        "node.kubernetes.io/instance-type",
+        MACHINE,
         r"(?:p[2-6]\w*|g4dn|g5\w*|g6\w*|gr6\w*|g7\w*)(?:-\w+)?\.\w+|Standard_N[CD](?!\w*MI300)\w+|(?:a[234]x?|g[24])-\w+-\w+",
     ),
 )
@@ -207,7 +211,7 @@ class Node:
     def product(self) -> str:
         """The GPU model as GPU Feature Discovery or the cloud labels it; empty when nothing does."""
         labels = self.labels
-        for key in ("nvidia.com/gpu.product", "cloud.google.com/gke-accelerator", "amd.com/gpu.product-name"):
+        for key in (GPU_PRODUCT, GKE_GPU, "amd.com/gpu.product-name"):
             if labels.get(key):
                 return labels[key]
         return labels.get("karpenter.k8s.aws/instance-gpu-name", "")
@@ -237,7 +241,7 @@ class Node:
             text = f"label nvidia.com/gpu.count={count}" + (f", gpu.replicas={replicas}" if replicas > 1 else "")
             counted.append((count * replicas, text))
         for key, whose in (
-            ("cloud.google.com/gke-accelerator-count", "cloud.google.com/gke-accelerator"),
+            ("cloud.google.com/gke-accelerator-count", GKE_GPU),
             ("karpenter.k8s.aws/instance-gpu-count", "karpenter.k8s.aws/instance-gpu-manufacturer"),
             ("eks.amazonaws.com/instance-gpu-count", "eks.amazonaws.com/instance-gpu-manufacturer"),
             ("karpenter.azure.com/sku-gpu-count", "karpenter.azure.com/sku-gpu-manufacturer"),

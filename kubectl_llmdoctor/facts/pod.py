@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, cast
@@ -308,6 +308,11 @@ class Pod:
     def declared_ports(self) -> set[int]:
         """The ports that its containers declare."""
         return {port for container in self.containers for port in container.declared_ports}
+
+    @property
+    def of_namespace(self) -> Iterator[Pod]:
+        """The pods of its namespace, with itself."""
+        return (Pod.of(item, self.cluster) for item in self.cluster.items("Pod", self.namespace))
 
     def condition(self, kind: str, status: str = "") -> k8s.Condition | None:
         """Its condition of this type, and of this status where one is named."""

@@ -10,6 +10,7 @@ import msgspec
 from kubectl_llmdoctor import engines
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.container import Container
+from kubectl_llmdoctor.snapshot import MASK
 
 _SHELL = expression(r"(?:ba|da|a|k|z)?sh")
 
@@ -64,7 +65,7 @@ def revised(container: Container, changes: Sequence[tuple[str, str]]) -> tuple[s
         for index, word in enumerate(getattr(container.spec, vector))
         if " " in str(word)
     ]
-    if len(places) != 1 or len(places[0][2]) > _LONGEST or "<masked" in places[0][2]:
+    if len(places) != 1 or len(places[0][2]) > _LONGEST or MASK in places[0][2]:
         return None
     vector, index, script = places[0]
     for old, new in changes:

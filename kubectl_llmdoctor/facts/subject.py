@@ -19,6 +19,7 @@ from kubectl_llmdoctor.facts.starts import last_start
 from kubectl_llmdoctor.facts.units import parse_time, say_seconds
 from kubectl_llmdoctor.facts.unknown import NOT_APPLICABLE, Later, NotApplicable, Unknown
 from kubectl_llmdoctor.facts.workload import Workload, top_of
+from kubectl_llmdoctor.platforms.labels import WORKER_INDEX
 from kubectl_llmdoctor.snapshot import Missing
 from kubectl_llmdoctor.tree import dig
 
@@ -251,7 +252,7 @@ class Subject:
             meta = pod.obj.metadata
             groups = (tags.get(key) for tags in (meta.annotations, meta.labels) for key in _GROUPS)
             names |= {("PodGroup", group) for group in groups if isinstance(group, str)}
-            if str(meta.labels.get("leaderworkerset.sigs.k8s.io/worker-index")) == "0":
+            if str(meta.labels.get(WORKER_INDEX)) == "0":
                 names.add(("StatefulSet", pod.name))  # the one that makes the workers has the name of their leader
             for volume in pod.spec.volumes:
                 if volume.persistent_volume_claim:

@@ -10,6 +10,7 @@ import msgspec
 from kubectl_llmdoctor import platforms
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
+from kubectl_llmdoctor.platforms.labels import KUEUE_QUEUE
 from kubectl_llmdoctor.tree import dig
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class Workload:
             return True
         if not self.built_in and any(c.status == "True" and c.type in _AT_REST for c in self.item.conditions):
             return True
-        return dig(self.raw, "spec.suspend") is True and "kueue.x-k8s.io/queue-name" not in self.item.labels
+        return dig(self.raw, "spec.suspend") is True and KUEUE_QUEUE not in self.item.labels
 
     @property
     def release(self) -> bool:

@@ -26,6 +26,7 @@ from kubectl_llmdoctor.fixes.words import advice, edited, unread
 from kubectl_llmdoctor.managed import keeper
 from kubectl_llmdoctor.report.document import Fix
 from kubectl_llmdoctor.report.words import remarked
+from kubectl_llmdoctor.snapshot import MASK
 
 
 def set_flag(engine: Engine, name: str, flag: str, value: str, summary: str) -> Fix:
@@ -137,7 +138,7 @@ def _in_variable(engine: Engine, chosen: Sequence[tuple[str, str, str]]) -> list
         return []
     have = next((one for one in container.spec.env if one.name == named[1]), None)
     text = str(have.value or "") if have else ""
-    if (have and have.value_from) or "<masked" in text:
+    if (have and have.value_from) or MASK in text:
         return []
     for name, flag, value in chosen:
         current, new = engine.explicit(name), " ".join(map(shlex.quote, words := _option(engine, flag, value)))
@@ -283,13 +284,7 @@ def rename_word(container: Container, path: str, old: str, new: str, summary: st
     index, written = index_of(path), container.spec.words("args")
     at = index if index is not None and path.endswith(f"args[{index}]") and index < len(written) else None
     word = written[at] if at is not None else ""
-    if (
-        at is None
-        or script.is_script(container)
-        or container.told
-        or word.partition("=")[0] != old
-        or "<masked" in word
-    ):
+    if at is None or script.is_script(container) or container.told or word.partition("=")[0] != old or MASK in word:
         return advice(f"{summary} in {edited(container.pod)}")
     changed = {"op": "replace", "path": f"{container.pointer}/args/{at}", "value": new + word[len(old) :]}
     return patch(container.pod, summary, [changed])
@@ -339,7 +334,7 @@ def run_by(container: Container, program: str, engine: str) -> Fix | None:
     """Let what the first word of a command misses stand before it: the words of a whole line apart, the engine, an interpreter."""
     spec = container.spec
     vector = next((v for v in ("command", "args") if getattr(spec, v) and str(getattr(spec, v)[0]) == program), "")
-    if not vector or (vector == "args" and spec.command) or "<masked" in program:
+    if not vector or (vector == "args" and spec.command) or MASK in program:
         return None
     at = f"{container.pointer}/{vector}"
     if program.startswith("llama-") and _OF_LLAMA_CPP.search(spec.image):

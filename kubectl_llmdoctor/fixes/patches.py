@@ -21,6 +21,7 @@ from kubectl_llmdoctor.fixes.shown import diff, told_by_hand
 from kubectl_llmdoctor.fixes.words import Owner, edited, maker, unread
 from kubectl_llmdoctor.managed import keeper
 from kubectl_llmdoctor.platforms import pointer
+from kubectl_llmdoctor.platforms.labels import INFERENCE_SERVICE
 from kubectl_llmdoctor.report.document import Fix, Patch
 from kubectl_llmdoctor.report.words import remarked
 from kubectl_llmdoctor.tree import dig, rows, table
@@ -153,7 +154,7 @@ def _of_kserve_webhook(pod: Pod, operations: list[dict[str, Any]]) -> bool:
     """Whether all is about the container that fetches the model, of which an InferenceService states nothing."""
     paths = [pointer.split(operation["path"]) for operation in operations]
     touched = [container_at(pod, path) if len(path) > 2 else None for path in paths]
-    return bool(touched and pod.exists and pod.labels.get("serving.kserve.io/inferenceservice")) and all(
+    return bool(touched and pod.exists and pod.labels.get(INFERENCE_SERVICE)) and all(
         container is not None and container.name == "storage-initializer" for container in touched
     )
 

@@ -14,10 +14,6 @@ if TYPE_CHECKING:
     from kubectl_llmdoctor.platforms import Template
 
 
-#: How what stands in the place of a secret begins: what has one is not written over the real one.
-MASK = "<masked"
-
-
 def path_inside(pod: Pod, template: Template, path: str) -> str | None:
     """The path inside the template's pod spec for one in the pod's, which admission and operators have added to."""
     tokens = pointer.split(path)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.workload import Workload
-from kubectl_llmdoctor.fixes.paths import MASK, container_at, path_inside, value_at
+from kubectl_llmdoctor.fixes.paths import container_at, path_inside, value_at
 from kubectl_llmdoctor.fixes.ranks import of_other_ranks
 from kubectl_llmdoctor.platforms import pointer
+from kubectl_llmdoctor.snapshot import MASK
 from kubectl_llmdoctor.tree import rows, table
 
 if TYPE_CHECKING:

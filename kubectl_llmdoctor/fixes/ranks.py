@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.accelerator import is_accelerator
 from kubectl_llmdoctor.facts.workload import Workload
-from kubectl_llmdoctor.fixes.paths import MASK, appended
+from kubectl_llmdoctor.fixes.paths import appended
 from kubectl_llmdoctor.fixes.shown import common_start
 from kubectl_llmdoctor.platforms import pointer
+from kubectl_llmdoctor.snapshot import MASK
 from kubectl_llmdoctor.tree import dig, numbered, rows, table
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.fixes.paths import container_at
 from kubectl_llmdoctor.platforms import pointer
-from kubectl_llmdoctor.tree import dig
+from kubectl_llmdoctor.tree import dig, say_flow
 
 #: More than this of a patch is no help to who has to write it by hand.
 _MOST_TOLD = 160
@@ -59,7 +59,7 @@ def _words(pod: Pod, operation: dict[str, Any], summary: str) -> Iterator[str]:
         for entry in value if isinstance(value, list) else [value]:
             yield from _variable(entry, summary)
     elif tokens[0].endswith("Probe") and isinstance(value, dict):
-        yield f"{tokens[0]}: {_flow(value)}"
+        yield f"{tokens[0]}: {say_flow(value)}"
     elif isinstance(value, str | int) and not any(part.isdigit() for part in tokens):
         said = str(value).lower() if isinstance(value, bool) else str(value)
         if said not in summary or not (tokens[-1] in summary or tokens[-1] == "image"):
@@ -88,13 +88,6 @@ def _variable(entry: Any, summary: str) -> Iterator[str]:
         yield f"{name} from key {name} of Secret {secret}"
     elif field := dig(entry, "valueFrom.fieldRef.fieldPath"):
         yield f"{name} by valueFrom: {{fieldRef: {{fieldPath: {field}}}}}"
-
-
-def _flow(value: Any) -> str:
-    """A value in YAML's flow style."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_flow(inner)}" for key, inner in value.items()) + "}"
-    return str(value)
 
 
 def diff(tree: Any, operations: Iterable[dict[str, Any]]) -> tuple[str, ...]:

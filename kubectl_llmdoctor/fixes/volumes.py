@@ -21,13 +21,18 @@ from kubectl_llmdoctor.report.document import Fix
 from kubectl_llmdoctor.tree import dig
 
 
+def _place_of(mount: k8s.VolumeMount, pod: Pod) -> int | None:
+    """Which of the pod's volumes a mount is of; None where none has that name."""
+    return next((at for at, volume in enumerate(pod.spec.volumes) if volume.name == mount.name), None)
+
+
 def mount_shm(container: Container, size: str, summary: str) -> Fix:
     """Mount a memory-backed emptyDir at /dev/shm; `size` is a quantity."""
     pod = container.pod
     mount = container.mount_at("/dev/shm")
     memory = {"medium": "Memory", "sizeLimit": size}
     if mount:
-        index = next((i for i, v in enumerate(pod.spec.volumes) if v.name == mount.name), None)
+        index = _place_of(mount, pod)
         if index is None:
             return advice(f"{summary}: the volume {mount.name} is not declared in {edited(pod)}")
         value = {"name": mount.name, "emptyDir": memory}
@@ -71,7 +76,7 @@ def grow(container: Container, mount: k8s.VolumeMount, least: int | None, summar
     The limit of an emptyDir is no wall: what writes more is evicted, and what meets the end of the disk has that of the node.
     """
     pod = container.pod
-    index = next((i for i, volume in enumerate(pod.spec.volumes) if volume.name == mount.name), None)
+    index = _place_of(mount, pod)
     volume = pod.spec.volumes[index] if index is not None else None
     claim = volume.persistent_volume_claim if volume else None
     if mount.read_only or (claim and claim.read_only):  # nothing that is written there fills it

@@ -14,15 +14,13 @@ from kubectl_llmdoctor.gather import kinds
 from kubectl_llmdoctor.gather.failure import RequestError
 from kubectl_llmdoctor.gather.kinds import Kind
 from kubectl_llmdoctor.gather.session import Cluster
-from kubectl_llmdoctor.snapshot import Json
+from kubectl_llmdoctor.snapshot import MASK, Json
 
 _TYPES = {
     "json": "application/json-patch+json",
     "merge": "application/merge-patch+json",
     "strategic": "application/strategic-merge-patch+json",
 }
-#: How a mask begins: what was hidden must not be written back.
-_MASK = "<masked:"
 
 
 def dry_run(cluster: Cluster, target: str, namespace: str, patch_type: str, body: Any) -> tuple[Json | None, str]:
@@ -36,7 +34,7 @@ def dry_run(cluster: Cluster, target: str, namespace: str, patch_type: str, body
     kind_name, _, name = ref.partition("/")
     kind = kinds.by_type(api_version, kind_name) or _guessed(api_version, kind_name)
     data = msgspec.json.encode(body)
-    if _MASK.encode() in data:
+    if MASK.encode() in data:
         return None, "it would write back a value that is masked here"
     path = next(kind.paths(namespace, name))
     try:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from kubectl_llmdoctor.platforms.labels import OWNERS
+from kubectl_llmdoctor.platforms.labels import KUEUE_QUEUE, OWNERS
 from kubectl_llmdoctor.snapshot import Json
 from kubectl_llmdoctor.tree import dig
 
@@ -226,7 +226,7 @@ class LabelOwner(msgspec.Struct, frozen=True):
 
 LABEL_OWNERS = (
     *(LabelOwner(row.key, core(row.kind, row.group), row.only) for row in OWNERS),
-    LabelOwner("kueue.x-k8s.io/queue-name", core("LocalQueue", "kueue.x-k8s.io")),
+    LabelOwner(KUEUE_QUEUE, core("LocalQueue", "kueue.x-k8s.io")),
     LabelOwner("kueue.x-k8s.io/pod-group-name", core("Workload", "kueue.x-k8s.io")),
     LabelOwner("pod-group-name", core("PodGroup", "scheduling.run.ai")),
     LabelOwner("scheduling.k8s.io/group-name", core("PodGroup", "scheduling.volcano.sh")),

@@ -10,6 +10,7 @@ import msgspec
 
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.platforms import labels
+from kubectl_llmdoctor.platforms.labels import RAY_CLUSTER
 from kubectl_llmdoctor.snapshot import Json
 from kubectl_llmdoctor.tree import table
 
@@ -139,7 +140,7 @@ def is_unscheduled(pod: Json) -> bool:
 def waits_for_a_head(pod: Json) -> bool:
     """Whether it is one of a Ray cluster whose init container runs still."""
     begun = (status.get("state") or {} for status in _status(pod).get("initContainerStatuses") or ())
-    return "ray.io/cluster" in labels_of(pod) and any("running" in state for state in begun)
+    return RAY_CLUSTER in labels_of(pod) and any("running" in state for state in begun)
 
 
 def is_gated_by_kueue(pod: Json) -> bool:

@@ -22,8 +22,10 @@ from kubectl_llmdoctor.gather.kinds import Kind, core
 from kubectl_llmdoctor.gather.podlogs import PodLogs
 from kubectl_llmdoctor.gather.related import key_of, labels_of, meta, name_of, namespace_of
 from kubectl_llmdoctor.gather.transport import query
+from kubectl_llmdoctor.platforms.labels import KUEUE_QUEUE, WORKER_INDEX
 from kubectl_llmdoctor.platforms.ray import clusters_made
 from kubectl_llmdoctor.snapshot import Json
+from kubectl_llmdoctor.tree import say_selector
 
 if TYPE_CHECKING:
     from kubectl_llmdoctor.facts.cluster import Cluster
@@ -355,7 +357,7 @@ class Walk:
 
     def _service_found(self, service: Json) -> None:
         namespace, wanted = namespace_of(service), (service.get("spec") or {}).get("selector") or {}
-        selector = ",".join(f"{key}={value}" for key, value in wanted.items())
+        selector = say_selector(wanted)
         if not selector:
             return
         named = f"kubernetes.io/service-name={name_of(service)}"
@@ -419,7 +421,7 @@ class Walk:
             with self._lock:
                 self._groups.add(key)
             self._siblings(key[0], f"{key[1]}={key[2]}")
-        if labels_of(pod).get("leaderworkerset.sigs.k8s.io/worker-index") == "0":
+        if labels_of(pod).get(WORKER_INDEX) == "0":
             # of its workers, with its name; there is none where the workers may not be made, or only the leader serves
             self._pot.get(core("StatefulSet", "apps"), namespace_of(pod), name_of(pod), if_there=True)
 
@@ -482,7 +484,7 @@ class Walk:
             self._pot.get(_VOLCANO_QUEUE, "", str(queue), if_there=True)
         if marks.get("kai.scheduler/queue") or marks.get("runai/queue"):
             self._pot.get_list(_KAI_QUEUE, "", if_there=True)  # that queue, and those below it
-        queued, gated = bool(marks.get("kueue.x-k8s.io/queue-name")), related.is_gated_by_kueue(obj)
+        queued, gated = bool(marks.get(KUEUE_QUEUE)), related.is_gated_by_kueue(obj)
         if queued or gated:
             kind = core("Workload", "kueue.x-k8s.io")  # owned by what waits in the queue: it says why it waits
             keep = partial(_is_owned, owner=obj)

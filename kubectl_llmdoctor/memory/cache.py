@@ -78,45 +78,54 @@ _LLAMA_BYTES = {
 
 def layout(model: Architecture, serving: Serving) -> Layout | str:
     """How the cache of one GPU is laid out, or the name of what is missing."""
+    caches, width = model.caches, kv_bytes(model, serving)
+    missing = _missing(model, serving, width)
+    if missing or not caches or width is None:
+        return missing
+    block = serving.block_size or (64 if caches[0].kind == "latent" else 16)
+    per_layer: list[tuple[Cache, int, float]] = []
+    for cache in caches:
+        one = cache.bytes_per_token(width, serving.tensor_parallel) / cache.layers
+        per_layer.append((cache, math.ceil(cache.layers / serving.pipeline_parallel), one))
+    attention = [entry for entry in per_layer if entry[0].kind != "state"]
+    states = [cache for cache, _, _ in per_layer if cache.kind == "state"]
+    hybrid = serving.hybrid_cache and serving.engine == "vllm" and at_least(serving.version, "0.10.0") is not False
+    kinds = {cache.kind for cache, _, _ in attention}
+    if not states and (len(attention) == 1 or not hybrid or kinds == {"full"}):
+        page = sum(layers * round(one * block) for _, layers, one in attention)
+        window = attention[0][0].window if len(attention) == 1 else 0
+        kind = attention[0][0].kind if len(attention) == 1 else "full"
+        return Layout(page=page, pools=1, groups=((kind, window, block),), block=block)
+    if states and not hybrid:
+        return f"how {serving.engine} stores the state of {model.name}"
+    if states:
+        # the attention block grows until its page holds one state
+        largest = max(cache.state for cache in states) / serving.tensor_parallel
+        step = _step(serving, latent=kinds == {"latent"})
+        block = max(block, math.ceil(largest / max(one for _, _, one in attention) / step) * step)
+    return _paged(per_layer, block, serving)
+
+
+def _missing(model: Architecture, serving: Serving, width: float | None) -> str:
+    """What must be known of a model, or be so, for its cache to have a layout; empty where it has one."""
     if model.caches is None:
         return model.gaps[0] if model.gaps else "the model's configuration"
-    width = kv_bytes(model, serving)
     if width is None:
         if model.quantization is not None and model.quantization.fp8_cache and not serving.kv_cache_dtype:
             return "kv_cache_dtype: the checkpoint has scales for FP8, which newer engines use by themselves"
         return "kv_cache_dtype" if serving.kv_cache_dtype else "dtype"
     if not model.caches:
         return "a KV cache: this model is an encoder"
-    tensor, stages = serving.tensor_parallel, serving.pipeline_parallel
-    if stages > 1 and len(model.caches) > 1:
+    if serving.pipeline_parallel > 1 and len(model.caches) > 1:
         return "how the layers of a hybrid model fall on pipeline stages"
-    block = serving.block_size or (64 if model.caches[0].kind == "latent" else 16)
-    per_layer: list[tuple[Cache, int, float]] = []
-    for cache in model.caches:
-        one = cache.bytes_per_token(width, tensor) / cache.layers
-        per_layer.append((cache, math.ceil(cache.layers / stages), one))
-    attention = [entry for entry in per_layer if entry[0].kind != "state"]
-    states = [entry for entry in per_layer if entry[0].kind == "state"]
-    if not attention:
-        return "a model with attention layers"
-    hybrid = serving.hybrid_cache and serving.engine == "vllm" and at_least(serving.version, "0.10.0") is not False
-    kinds = {entry[0].kind for entry in attention}
-    if not states and (len(attention) == 1 or not hybrid or kinds == {"full"}):
-        page = sum(layers * round(one * block) for _, layers, one in attention)
-        window = attention[0][0].window if len(attention) == 1 else 0
-        kind = attention[0][0].kind if len(attention) == 1 else "full"
-        return Layout(page=page, pools=1, groups=((kind, window, block),), block=block)
-    if states:
-        if not hybrid:
-            return f"how {serving.engine} stores the state of {model.name}"
-        # the attention block grows until its page holds one state
-        largest = max(cache.state for cache, _, _ in states) / tensor
-        one = max(entry[2] for entry in attention)
-        step = 16
-        if kinds == {"latent"}:  # what the kernels of compressed attention take
-            step = 64 if at_least(serving.version, "0.20.0") is False else 128
-        block = max(block, math.ceil(largest / one / step) * step)
-    return _paged(per_layer, block, serving)
+    return "a model with attention layers" if all(cache.kind == "state" for cache in model.caches) else ""
+
+
+def _step(serving: Serving, *, latent: bool) -> int:
+    """By how many tokens a block grows; the kernels of compressed attention take larger ones."""
+    if not latent:
+        return 16
+    return 64 if at_least(serving.version, "0.20.0") is False else 128
 
 
 def _paged(per_layer: list[tuple[Cache, int, float]], block: int, serving: Serving) -> Layout | str:

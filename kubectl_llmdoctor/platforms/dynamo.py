@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from kubectl_llmdoctor.platforms.labels import DYNAMO_GRAPH
 from kubectl_llmdoctor.tree import dig, numbered, rows, table
 
 from .pointer import Json, escaped
@@ -127,7 +128,7 @@ def _template(
     if size is not None:
         pod = with_shm(pod, 0, size, "shared-memory")
     labels = {"nvidia.com/dynamo-component": name}
-    meta = {**labels, "nvidia.com/dynamo-graph-deployment-name": name_of(raw)}
+    meta = {**labels, DYNAMO_GRAPH: name_of(raw)}
     return Template(
         raw=raw,
         pod={"metadata": {"labels": meta}, "spec": pod},

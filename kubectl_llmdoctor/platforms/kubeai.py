@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kubectl_llmdoctor.platforms.labels import MANAGED_BY
 from kubectl_llmdoctor.tree import say, table
 
 from .built import Args, probe
@@ -47,5 +48,5 @@ def kubeai_model(raw: Json, _find: Finder) -> list[Template]:
     container["livenessProbe"] = probe("/health" if command else "/", "http", 0 if command else 900, 30, 3)
     pod = with_shm({"containers": [container]}, 0)
     places = (("", ""), ("/containers/0/args", ""), ("/containers/0/image", "/spec/image"), *args.places)
-    labels = {"app": "model", "model": name_of(raw), "app.kubernetes.io/managed-by": "kubeai"}
+    labels = {"app": "model", "model": name_of(raw), MANAGED_BY: "kubeai"}
     return [Template(raw=raw, pod={"metadata": {"labels": labels}, "spec": pod}, places=places, partial=True)]

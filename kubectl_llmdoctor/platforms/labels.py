@@ -11,6 +11,18 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
+#: Keys by which operators name the object behind a pod, or what a pod is in it.
+RAY_CLUSTER, RAY_NODE_TYPE = "ray.io/cluster", "ray.io/node-type"
+WORKER_SET = "leaderworkerset.sigs.k8s.io/name"
+WORKER_GROUP, WORKER_INDEX = "leaderworkerset.sigs.k8s.io/group-index", "leaderworkerset.sigs.k8s.io/worker-index"
+INFERENCE_SERVICE = "serving.kserve.io/inferenceservice"
+KNATIVE_SERVICE, KNATIVE_REVISION = "serving.knative.dev/service", "serving.knative.dev/revision"
+DYNAMO_GRAPH = "nvidia.com/dynamo-graph-deployment-name"
+#: The recommended ones, which operators and Helm charts use.
+APP_NAME, PART_OF, MANAGED_BY = "app.kubernetes.io/name", "app.kubernetes.io/part-of", "app.kubernetes.io/managed-by"
+#: By which a workload names its LocalQueue of Kueue.
+KUEUE_QUEUE = "kueue.x-k8s.io/queue-name"
+
 
 class OwnerLabel(msgspec.Struct, frozen=True):
     """A label or annotation whose value names the object behind a pod, where ownerReferences do not lead there."""
@@ -29,33 +41,29 @@ class OwnerLabel(msgspec.Struct, frozen=True):
 
 #: The nearest objects first.
 OWNERS = (
-    OwnerLabel("leaderworkerset.sigs.k8s.io/name", "leaderworkerset.x-k8s.io", "LeaderWorkerSet"),
-    OwnerLabel("ray.io/cluster", "ray.io", "RayCluster"),
+    OwnerLabel(WORKER_SET, "leaderworkerset.x-k8s.io", "LeaderWorkerSet"),
+    OwnerLabel(RAY_CLUSTER, "ray.io", "RayCluster"),
     OwnerLabel("jobset.sigs.k8s.io/jobset-name", "jobset.x-k8s.io", "JobSet"),
-    OwnerLabel("serving.knative.dev/service", "serving.knative.dev", "Service"),
-    OwnerLabel(
-        "app.kubernetes.io/part-of", "grove.io", "PodCliqueSet", (("app.kubernetes.io/managed-by", "grove-operator"),)
-    ),
+    OwnerLabel(KNATIVE_SERVICE, "serving.knative.dev", "Service"),
+    OwnerLabel(PART_OF, "grove.io", "PodCliqueSet", ((MANAGED_BY, "grove-operator"),)),
     OwnerLabel(
         "ray.io/originated-from-cr-name", "ray.io", "RayService", (("ray.io/originated-from-crd", "RayService"),)
     ),
     OwnerLabel("ray.io/originated-from-cr-name", "ray.io", "RayJob", (("ray.io/originated-from-crd", "RayJob"),)),
-    OwnerLabel("serving.kserve.io/inferenceservice", "serving.kserve.io", "InferenceService"),
+    OwnerLabel(INFERENCE_SERVICE, "serving.kserve.io", "InferenceService"),
     OwnerLabel(
-        "app.kubernetes.io/name",
+        APP_NAME,
         "serving.kserve.io",
         "LLMInferenceService",
-        (("app.kubernetes.io/part-of", "llminferenceservice"),),
+        ((PART_OF, "llminferenceservice"),),
     ),
-    OwnerLabel("nvidia.com/dynamo-graph-deployment-name", "nvidia.com", "DynamoGraphDeployment"),
-    OwnerLabel(
-        "app.kubernetes.io/name", "apps.nvidia.com", "NIMService", (("app.kubernetes.io/part-of", "nim-service"),)
-    ),
+    OwnerLabel(DYNAMO_GRAPH, "nvidia.com", "DynamoGraphDeployment"),
+    OwnerLabel(APP_NAME, "apps.nvidia.com", "NIMService", ((PART_OF, "nim-service"),)),
     OwnerLabel("storm-service-name", "orchestration.aibrix.ai", "StormService"),
     OwnerLabel("modelserving.volcano.sh/name", "workload.serving.volcano.sh", "ModelServing"),
     OwnerLabel("rbg.workloads.x-k8s.io/group-name", "workloads.x-k8s.io", "RoleBasedGroup"),
     OwnerLabel("inference.llmkube.dev/service", "inference.llmkube.dev", "InferenceService"),
-    OwnerLabel("model", "kubeai.org", "Model", (("app.kubernetes.io/managed-by", "kubeai"),)),
+    OwnerLabel("model", "kubeai.org", "Model", ((MANAGED_BY, "kubeai"),)),
 )
 
 _KEYS = frozenset(row.key for row in OWNERS)
@@ -68,8 +76,8 @@ _SERVING_GROUPS = frozenset({
 
 #: Labels that all pods of one replica have in common when they live and die together.
 GROUPS = (
-    ("leaderworkerset.sigs.k8s.io/name", "leaderworkerset.sigs.k8s.io/group-index"),
-    ("ray.io/cluster",),
+    (WORKER_SET, WORKER_GROUP),
+    (RAY_CLUSTER,),
     ("jobset.sigs.k8s.io/jobset-name", "jobset.sigs.k8s.io/restart-attempt"),
     ("grove.io/podcliquescalinggroup", "grove.io/podcliquescalinggroup-replica-index"),
     ("modelserving.volcano.sh/group-name", "modelserving.volcano.sh/role", "modelserving.volcano.sh/role-id"),
@@ -81,7 +89,7 @@ GROUPS = (
 
 #: Labels that tell which part of a replica a pod is: the key, and the words before its value.
 _RANKS = (
-    ("leaderworkerset.sigs.k8s.io/worker-index", "worker"),
+    (WORKER_INDEX, "worker"),
     ("grove.io/podclique-pod-index", "pod"),
     ("training.kubeflow.org/replica-index", "worker"),
     ("batch.kubernetes.io/job-completion-index", "worker"),
@@ -118,10 +126,10 @@ def group_key(namespace: str, labels: Mapping[str, object]) -> tuple[str, ...]:
 
 def rank_of(labels: Mapping[str, object]) -> str:
     """Which part of its replica a pod is: `leader`, `worker 3`, `head`; empty where no label tells."""
-    if labels.get("ray.io/node-type"):
-        return "head" if labels["ray.io/node-type"] == "head" else f"worker of {labels.get('ray.io/group', 'Ray')}"
+    if labels.get(RAY_NODE_TYPE):
+        return "head" if labels[RAY_NODE_TYPE] == "head" else f"worker of {labels.get('ray.io/group', 'Ray')}"
     for key, word in _RANKS:
         if key in labels:
-            leads = key.startswith("leaderworkerset") and str(labels[key]) == "0"
+            leads = key == WORKER_INDEX and str(labels[key]) == "0"
             return "leader" if leads else f"{word} {labels[key]}"
     return ""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from kubectl_llmdoctor.platforms.labels import WORKER_SET
 from kubectl_llmdoctor.tree import dig, rows, table
 from kubectl_llmdoctor.tree import words as words_of
 
@@ -90,7 +91,7 @@ def playground(raw: Json, find: Finder) -> list[Template]:
         for kind in ("limits", "requests")
         for name in ("cpu", "memory")
     ]
-    labels = {"llmaz.io/model-name": models[0] if models else "", "leaderworkerset.sigs.k8s.io/name": name_of(raw)}
+    labels = {"llmaz.io/model-name": models[0] if models else "", WORKER_SET: name_of(raw)}
     return [
         Template(
             raw=raw,

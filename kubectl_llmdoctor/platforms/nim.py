@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from kubectl_llmdoctor.platforms.labels import APP_NAME, PART_OF
 from kubectl_llmdoctor.tree import dig, numbered, rows, table
 
 from .pointer import Json, show
@@ -107,7 +108,7 @@ def _template(
         pod["resourceClaims"] = [{"name": f"claim-{i}"} for i in range(len(claims))]
     pod = with_shm(pod, 0, dig(spec, "storage.sharedMemorySizeLimit"))
     own = {"nim-llm-role": role} if role else {}
-    labels = {"app.kubernetes.io/name": name, "app.kubernetes.io/part-of": "nim-service", **own}
+    labels = {APP_NAME: name, PART_OF: "nim-service", **own}
     return Template(
         raw=raw,
         pod={
@@ -120,7 +121,7 @@ def _template(
         places=tuple(places),
         base=show(raw, at),
         part=part,
-        labels=own if at == "/spec" else {"app.kubernetes.io/name": name, **own},
+        labels=own if at == "/spec" else {APP_NAME: name, **own},
         nodes=nodes,
         partial=not asks and not claims and bool(dig(spec, "storage.nimCache.name")),
         stated=tuple(_stated(resources, cache, show(raw, at))) if not more else (),

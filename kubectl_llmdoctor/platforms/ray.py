@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from kubectl_llmdoctor.platforms.labels import RAY_NODE_TYPE
 from kubectl_llmdoctor.tree import dig, numbered, rows, say, table, words
 from kubectl_llmdoctor.yamltext import load_yaml
 
@@ -72,10 +73,10 @@ def _groups(raw: Json, base: str, cluster: Json | None = None) -> list[Template]
     found = []
     head = dig(spec, "headGroupSpec")
     if isinstance(head, dict):
-        found.append(_template(raw, head, f"{base}/headGroupSpec", "head", {"ray.io/node-type": "head"}, own))
+        found.append(_template(raw, head, f"{base}/headGroupSpec", "head", {RAY_NODE_TYPE: "head"}, own))
     for index, group in numbered(spec, "workerGroupSpecs"):
         name = str(group.get("groupName") or index)
-        labels = {"ray.io/node-type": "worker", "ray.io/group": name}
+        labels = {RAY_NODE_TYPE: "worker", "ray.io/group": name}
         found.append(_template(raw, group, f"{base}/workerGroupSpecs/{index}", f"workers {name}", labels, own))
     return found
 

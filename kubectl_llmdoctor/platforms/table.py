@@ -11,6 +11,7 @@ from importlib import import_module
 
 import msgspec
 
+from kubectl_llmdoctor.platforms.labels import WORKER_INDEX
 from kubectl_llmdoctor.tree import rows, table
 
 from .pointer import Json, show
@@ -45,7 +46,6 @@ class Row(msgspec.Struct, frozen=True):
     lacks: tuple[str, ...] = ()
 
 
-_LWS = "leaderworkerset.sigs.k8s.io/worker-index"
 _LWS_SIZE = "spec.leaderWorkerTemplate.size"
 _LLMAZ_SIZE = "spec.workloadTemplate.size"
 
@@ -96,12 +96,18 @@ ROWS: dict[tuple[str, str], tuple[Row, ...]] = {
     ("serving.knative.dev", "Revision"): (Row("spec", bare=True, immutable=True),),
     # kubernetes-sigs/lws api/leaderworkerset/v1: without a leader template the worker's is used for all
     ("leaderworkerset.x-k8s.io", "LeaderWorkerSet"): (
-        Row("spec.leaderWorkerTemplate.leaderTemplate", ((_LWS, "0"),), nodes=_LWS_SIZE, part="leader"),
+        Row("spec.leaderWorkerTemplate.leaderTemplate", ((WORKER_INDEX, "0"),), nodes=_LWS_SIZE, part="leader"),
         Row("spec.leaderWorkerTemplate.workerTemplate", nodes=_LWS_SIZE, part="worker"),
     ),
     # InftyAI/llmaz api/inference/v1alpha1/service_types.go: it becomes a LeaderWorkerSet, to which the model adds its loader and GPUs
     ("inference.llmaz.io", "Service"): (
-        Row("spec.workloadTemplate.leaderTemplate", ((_LWS, "0"),), nodes=_LLMAZ_SIZE, partial=True, part="leader"),
+        Row(
+            "spec.workloadTemplate.leaderTemplate",
+            ((WORKER_INDEX, "0"),),
+            nodes=_LLMAZ_SIZE,
+            partial=True,
+            part="leader",
+        ),
         Row("spec.workloadTemplate.workerTemplate", nodes=_LLMAZ_SIZE, partial=True, part="worker"),
     ),
     # kubernetes-sigs/jobset api/jobset/v1alpha2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from functools import cached_property
 
@@ -92,12 +91,7 @@ class Case(msgspec.Struct, frozen=True, eq=False, dict=True):
     @cached_property
     def _parallel(self) -> int:
         """Over how many GPUs the model is spread."""
-        sizes = (
-            [self.engine.value(name, 1) for name in ("tensor_parallel_size", "pipeline_parallel_size")]
-            if self.engine
-            else []
-        )
-        return math.prod(size for size in sizes if isinstance(size, int) and size > 0)
+        return self.engine.product_of(("tensor_parallel_size", "pipeline_parallel_size")) if self.engine else 1
 
     @cached_property
     def _weights(self) -> float | None:

@@ -15,6 +15,7 @@ from kubectl_llmdoctor.facts.units import GIB, say_bytes
 from kubectl_llmdoctor.facts.usage import pods_on
 from kubectl_llmdoctor.room.amounts import amount
 from kubectl_llmdoctor.room.case import FOR_WEIGHTS, SHORTEST, Case
+from kubectl_llmdoctor.snapshot import MASK
 from kubectl_llmdoctor.template_values import template_value
 
 _SHARE = expression(r"0?\.\d{1,8}")
@@ -114,7 +115,7 @@ class GpuMemory(Case, frozen=True):
         if self.container and self.container.without_nvidia:
             return next(iter(self.container.accelerators))
         told, own = self._told_allocator
-        known = own is None or all(word not in own for word in (f"{_SEGMENTS}:True", _OTHER_ALLOCATOR, "<masked"))
+        known = own is None or all(word not in own for word in (f"{_SEGMENTS}:True", _OTHER_ALLOCATOR, MASK))
         return "" if known else told
 
     @property

@@ -552,31 +552,32 @@ class _Wording:
         loads = self._signature.loads or self._of_a_failed_model(line)
         if ready and not (loads or self._signature.quoted) and self._once_beside_an_engine(alike):
             return True
-        # nor does a server that has answered many since fail of it, whatever it ended of
+        if self._outlived(line, alike, loads=loads):
+            return True
+        if self._signature.stray:
+            if stray(alike, ready=ready) or (ready and self._of_some_clients(alike)):
+                return True
+            if ready and self._silent() and failed_requests(alike) == 1:
+                return self._signature.severity == "warning"  # it refused one; what is graver may befall each
+        return self._signature.loads and self._loads_first() and answered(line.log) >= _MANY_ANSWERS * len(alike)
+
+    def _outlived(self, line: Line, alike: list[Line], *, loads: bool) -> bool:
+        """Whether the server has answered so much since, or so much time has passed, that it does not fail of it, whatever it ended of."""
+        ready, lone = self._pod.exists and self._pod.ready, failed_requests(alike) == 1
         counts = ready or (self._pod.exists and not loads)
         since = (answered if loads else went_well)(line.log, after=line.number) if counts else 0
-        lone = failed_requests(alike) == 1
-        old = (
-            ready
-            and lone
-            and not loads
-            and since >= _TWO
-            and not refused(line)
-            and self._older(line, _AN_HOUR)
-            and _went_on(line)
-        )
-        if old or (lone and since >= _MANY_ANSWERS):
+        if lone and since >= _MANY_ANSWERS:
+            return True
+        if ready and lone and not loads and since >= _TWO and self._of_an_hour_ago(line):
             return True
         if (not loads or (self._engines and self._engines <= _ON_DEMAND)) and self._days_past(alike[-1]):
             return True
         # what the server refuses by its settings it refuses until these are others
-        if since >= _MANY_ANSWERS and not refused(alike[-1]) and long_past(alike):
-            return True
-        if self._signature.stray and (stray(alike, ready=ready) or (ready and self._of_some_clients(alike))):
-            return True
-        if self._signature.stray and ready and self._silent() and failed_requests(alike) == 1:
-            return self._signature.severity == "warning"  # it refused one; what is graver may befall each
-        return self._signature.loads and self._loads_first() and answered(line.log) >= _MANY_ANSWERS * len(alike)
+        return since >= _MANY_ANSWERS and not refused(alike[-1]) and long_past(alike)
+
+    def _of_an_hour_ago(self, line: Line) -> bool:
+        """Whether the server went on after a line that is old, and that did not refuse by its settings."""
+        return not refused(line) and self._older(line, _AN_HOUR) and _went_on(line)
 
     def _days_past(self, last: Line) -> bool:
         """Whether a ready server, or one of whose pod nothing is known, has answered requests for a day since the last one that failed."""

@@ -2,7 +2,19 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import BusError, Device, Evidence, Finding, Hardware, Pod, check, count_of, dig, expression
+from kubectl_llmdoctor.api import (
+    MACHINE,
+    BusError,
+    Device,
+    Evidence,
+    Finding,
+    Hardware,
+    Pod,
+    check,
+    count_of,
+    dig,
+    expression,
+)
 from llmdoctor_checks.hardware._gpu import CONSEQUENCES, busy, by_others, elsewhere, looked_at, out_of_service
 
 #: Replays in a minute above which DCGM's health check warns, as NVIDIA's driver team recommends.
@@ -183,7 +195,7 @@ def _of_a_cloud(hardware: Hardware) -> bool:
         return False
     provider, kind = (
         str(dig(node.raw, "spec.providerID") or ""),
-        node.labels.get("node.kubernetes.io/instance-type", ""),
+        node.labels.get(MACHINE, ""),
     )
     return provider.startswith(_CLOUDS) and bool(kind) and "metal" not in kind.lower()
 

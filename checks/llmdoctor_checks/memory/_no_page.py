@@ -7,6 +7,7 @@ driver cannot finish the GPU's job either, and Vulkan calls the device lost: bef
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
+    GPU_PRODUCT,
     Ending,
     Engine,
     Finding,
@@ -59,7 +60,7 @@ def starved(
 def _apart(engine: Engine, log: Log, node: Node | None) -> bool:
     """Whether the GPU surely has memory of its own."""
     of_nvidia = any(name.startswith("nvidia.com/") for name in engine.container.accelerators)
-    named = node.labels.get("nvidia.com/gpu.product", "") if node else ""
+    named = node.labels.get(GPU_PRODUCT, "") if node else ""
     return (of_nvidia and not OF_THE_MACHINE.search(named)) or (any(log.find(*_OWN)) and not any(log.find(*_SHARES)))
 
 

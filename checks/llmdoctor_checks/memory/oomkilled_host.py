@@ -6,9 +6,13 @@ import shlex
 from collections.abc import Iterator
 from datetime import timedelta
 
+import msgspec
+
 from kubectl_llmdoctor.api import (
     GIB,
     MIB,
+    PART_OF,
+    RAY_CLUSTER,
     Container,
     Ending,
     Engine,
@@ -238,43 +242,64 @@ def _without_the_kernel(
     yield from found or (_by_its_shell(ending, limit, log, subject) if hardware is None and log is not None else ())
 
 
+class _Kill(msgspec.Struct, frozen=True):
+    """What the kernel says of the end of an instance: the processes that it killed, and the first, if any."""
+
+    all: list[OutOfMemory]
+    first: OutOfMemory | None
+    #: it was the container's own memory that filled the limit
+    own: bool
+    #: the kernel's line names no pod
+    unnamed: bool = False
+
+
+def _kill(ending: Ending, limit: int, hardware: Hardware | None) -> _Kill:
+    """What the kernel killed of an instance; a process that is killed need not take the container's first one with it."""
+    named = [*hardware.kills(ending, whole_node=False)] if hardware else []
+    if named:
+        return _Kill(named, named[0], _by_own(named[0], ending.container, limit))
+    other = _at_limit(hardware, limit) if hardware and not ending.oom_killed else None
+    return _Kill([other], other, own=True, unnamed=True) if other else _Kill([], None, own=False)
+
+
 def _ended(
     ending: Ending, limit: int, log: Log | None, subject: Subject, hardware: Hardware | None, events: Events | None
 ) -> Iterator[Finding]:
     """An instance that ended: killed by the word of its status or of the kernel, else by what its own log shows."""
-    container = ending.container
-    kills: list[OutOfMemory] = [*hardware.kills(ending, whole_node=False)] if hardware else []
-    kill = kills[0] if kills else None
-    # a worker that is killed need not take the container's first process with it
-    by_kernel = kill is not None and _by_own(kill, container, limit)
-    unnamed = None
-    if kill is None and hardware and not ending.oom_killed:
-        kill = unnamed = _at_limit(hardware, limit)
-        by_kernel = unnamed is not None
-    engine = subject.engine_of(container)
-    if not (ending.oom_killed or by_kernel):
+    kill = _kill(ending, limit, hardware)
+    if ending.oom_killed or kill.own:
+        yield _at_its_limit(ending, limit, log, subject, hardware, kill)
+    else:
         yield from _without_the_kernel(ending, limit, log, subject, hardware, events)
-        return
-    phase = phase_of(log)
-    prompts = prompt_cache(engine, limit, log) if phase is None or phase.name == "serving" else None
+
+
+def _at_its_limit(
+    ending: Ending, limit: int, log: Log | None, subject: Subject, hardware: Hardware | None, kill: _Kill
+) -> Finding:
+    """An instance that was killed at its limit, with what took the memory as far as something says it."""
+    container, engine, phase = ending.container, subject.engine_of(ending.container), phase_of(log)
+    served = phase is not None and phase.name == "serving"
+    prompts = prompt_cache(engine, limit, log) if phase is None or served else None
     # what is pinned is taken at the start, so that none of it is too much where the server has come to serve
-    starts = phase is None or phase.name != "serving"
-    over = excess(engine, subject.sizing(engine), limit) if engine is not None and starts else None
-    context = _context(engine, limit, log) if engine is not None and starts and not over else None
-    kills = kills or ([kill] if kill else [])
-    by_kernel_log = [hardware.kernel.evidence(x.line) for x in kills] if hardware else []
-    build = compilers(container, limit, log, by_kernel_log, killed=ending.oom_killed)
-    grows = _GROWS if (ending.seconds or 0) >= _A_DAY else ""
+    over = excess(engine, subject.sizing(engine), limit) if engine is not None and not served else None
+    context = _context(engine, limit, log) if engine is not None and not served and not over else None
+    by_kernel = [hardware.kernel.evidence(x.line) for x in kill.all] if hardware else []
+    build = compilers(container, limit, log, by_kernel, killed=ending.oom_killed)
     greedy = [x for x in (build, context, prompts, prefixes(ending), twice(container)) if x]
-    yield Finding(
-        confidence="likely" if unnamed or (_shared(container, limit) and not by_kernel) else "certain",
-        summary=_summary(ending, limit, phase, kill, over.text if over else _settings(engine, subject))
+    if over and engine:
+        further = _of_settings(over, engine, limit, subject)
+    else:
+        grows = _GROWS if not greedy and (ending.seconds or 0) >= _A_DAY else ""
+        further = _fixes(container, limit, subject, grows, weights=_in_host_memory(log))
+    return Finding(
+        confidence="likely" if kill.unnamed or (_shared(container, limit) and not kill.own) else "certain",
+        summary=_summary(ending, limit, phase, kill.first, over.text if over else _settings(engine, subject))
         + "".join(x.text for x in greedy),
         evidence=(
             *_evidence(ending, limit, phase),
-            *(x.evidence for x in greedy if x.evidence not in by_kernel_log[:1]),
+            *(x.evidence for x in greedy if x.evidence not in by_kernel[:1]),
             *(over.evidence if over else ()),
-            *by_kernel_log[:1],
+            *by_kernel[:1],
             *(_counted(container, hardware) if hardware else ()),
         ),
         explains=(
@@ -282,14 +307,7 @@ def _ended(
             "compiler-missing",
             *(("volume-mount-failed",) if container.name in _MOUNTERS else ()),
         ),
-        fixes=(
-            *(x.fix for x in greedy),
-            *(
-                _of_settings(over, engine, limit, subject)
-                if over and engine
-                else _fixes(container, limit, subject, "" if greedy else grows, weights=_in_host_memory(log))
-            ),
-        ),
+        fixes=(*(x.fix for x in greedy), *further),
     )
 
 
@@ -808,7 +826,7 @@ def _in_volumes(container: Container, limit: int) -> int:
 
 def _storage_container(container: Container, limit: int) -> Item | None:
     """The ClusterStorageContainer from which KServe's webhook took the initializer's limit: it is set over that of the ConfigMap."""
-    if container.pod.labels.get("app.kubernetes.io/part-of") == "llminferenceservice":
+    if container.pod.labels.get(PART_OF) == "llminferenceservice":
         return None
     uri = str(next(iter(container.spec.args), ""))
     for item in container.pod.cluster.items("ClusterStorageContainer"):
@@ -884,7 +902,7 @@ def _of_ucx(engine: Engine | None) -> Iterator[Fix]:
 def _stated_by_operator(container: Container, limit: int) -> Fix | None:
     """What raises a limit that the operator states of a container which it adds to the pod: no object that a person edits has it."""
     labels = container.pod.labels
-    if container.name == "wait-gcs-ready" and "ray.io/cluster" in labels:
+    if container.name == "wait-gcs-ready" and RAY_CLUSTER in labels:
         return fixes.platform(
             f"Have KubeRay add no wait-gcs-ready, whose {say_bytes(limit)} it states itself (ENABLE_INIT_CONTAINER_INJECTION=false of "
             f"its operator, env of the chart kuberay-operator), and give the workers of {fixes.edited(container.pod)}, and of each other "
@@ -900,7 +918,7 @@ def _stated_by_operator(container: Container, limit: int) -> Fix | None:
         )
     summary = f"Raise storageInitializer.memoryLimit {change}, in the ConfigMap kserve/inferenceservice-config"
     # what the chart's value sets is a ClusterStorageContainer, to which the pods of an LLMInferenceService do not look
-    if labels.get("app.kubernetes.io/part-of") == "llminferenceservice":
+    if labels.get(PART_OF) == "llminferenceservice":
         return fixes.platform(
             f"{summary}, and delete the pod: of an LLMInferenceService no ClusterStorageContainer counts"
         )

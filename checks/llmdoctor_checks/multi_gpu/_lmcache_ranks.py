@@ -33,8 +33,9 @@ def unequal(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     waits = _waits(engine, logs) if side and _by_lmcache(engine) and pod.exists and not pod.ready else None
     if waits is None:
         return
-    others = (Pod.of(item, pod.cluster) for item in pod.cluster.items("Pod", pod.namespace))
-    theirs = [e for one in others if not one.leaving for e in engines_in(one) if e.side == side and _by_lmcache(e)]
+    theirs = [
+        e for one in pod.of_namespace if not one.leaving for e in engines_in(one) if e.side == side and _by_lmcache(e)
+    ]
     ours = _ranks(engine)
     same = [one for one in theirs if one.value("model") == engine.value("model")]
     if not ours or not same or any(_ranks(one) in (ours, None) for one in same):

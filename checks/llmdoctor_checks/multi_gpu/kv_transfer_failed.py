@@ -264,8 +264,7 @@ def _alone(pod: Pod, subject: Subject, logs: Logs) -> Iterator[Finding]:
         last = next(reversed(list(log.find(*_DEAD))), None) if log is not None and side else None
         if log is None or last is None or answered(log, after=last.number):
             continue
-        others = (Pod.of(item, pod.cluster) for item in pod.cluster.items("Pod", pod.namespace))
-        peers = [one for one in others if not one.leaving and any(e.side == side for e in engines_in(one))]
+        peers = [one for one in pod.of_namespace if not one.leaving and any(e.side == side for e in engines_in(one))]
         if not peers or any(one.ready for one in peers):
             continue
         worst = min(peers, key=lambda one: not one.failing)

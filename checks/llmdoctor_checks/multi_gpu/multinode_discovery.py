@@ -7,6 +7,9 @@ from datetime import datetime
 from itertools import pairwise
 
 from kubectl_llmdoctor.api import (
+    DYNAMO_GRAPH,
+    RAY_CLUSTER,
+    WORKER_SET,
     Cluster,
     Container,
     Evidence,
@@ -86,7 +89,7 @@ _LOOPS = expression(r"\b(?:until|while)\b")
 _READS = expression(r"\|\s{0,20}(?:[ef]?grep|jq|awk|sed|python3?)\b")
 _IN_VAIN_SECONDS = 600
 #: Labels that the pods of one server share.
-_GROUPS = ("ray.io/cluster", "leaderworkerset.sigs.k8s.io/name", "nvidia.com/dynamo-graph-deployment-name")
+_GROUPS = (RAY_CLUSTER, WORKER_SET, DYNAMO_GRAPH)
 #: Who redirects the network before a proxy is up has a check of his own.
 _MESH = ("istio-init", "istio-proxy", "linkerd-init", "linkerd-proxy")
 
@@ -346,7 +349,7 @@ def _in_its_domain(pod: Pod, container: Container, host: str) -> Iterator[Fix]:
     domain = next((one for one in zones if not one.endswith(".arpa")), "")
     if not domain or "cluster.local" in zones:
         return
-    if "ray.io/cluster" not in pod.labels:
+    if RAY_CLUSTER not in pod.labels:
         short = host.rstrip(".").removesuffix(".cluster.local")
         yield fixes.advice(
             f"Ask for {short}.{domain} in {container.name} of {fixes.edited(pod)}, or for {short} alone: the cluster's DNS serves "

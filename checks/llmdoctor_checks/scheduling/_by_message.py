@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from kubectl_llmdoctor.api import STAGES, Confidence, Count, Pending, Said, expression, is_accelerator
+from kubectl_llmdoctor.api import GKE_GPU, STAGES, Confidence, Count, Pending, Said, expression, is_accelerator
 from llmdoctor_checks.scheduling._holders import outgoing, stuck
 from llmdoctor_checks.scheduling._obstacles import (
     IDS,
@@ -169,6 +169,6 @@ def _never(pending: Pending, resource: str, counts: list[Count]) -> Cause:
 def _picks_gpus(pending: Pending) -> bool:
     """Whether the pod selects nodes by a label that only GPU nodes have."""
     keys = [*pending.pod.spec.node_selector]
-    return any(
-        key.startswith(("nvidia.com/gpu", "cloud.google.com/gke-accelerator", "amd.com/gpu")) for key in keys
-    ) or any(key.startswith("karpenter.k8s.aws/instance-gpu") for key in keys)
+    return any(key.startswith(("nvidia.com/gpu", GKE_GPU, "amd.com/gpu")) for key in keys) or any(
+        key.startswith("karpenter.k8s.aws/instance-gpu") for key in keys
+    )

@@ -8,7 +8,7 @@ import re
 import shlex
 from collections.abc import Iterable
 
-from kubectl_llmdoctor.api import Fix, Item, expression, fixes, rows, words
+from kubectl_llmdoctor.api import MACHINE, Fix, Item, expression, fixes, rows, words
 from llmdoctor_checks.scheduling._karpenter import FAMILIES
 
 _VCPUS = expression(r"current vCPU limit of (?P<limit>\d{1,7}) allows")
@@ -47,7 +47,6 @@ _QUOTAS = {
     "trn": ("Running On-Demand Trn instances", "L-2C3B7624", "All Trn Spot Instance Requests", "L-5480EFD2"),
     "dl": ("Running On-Demand DL instances", "L-6E869C2A", "All DL Spot Instance Requests", "L-85EED4F7"),
 }
-_TYPE = "node.kubernetes.io/instance-type"
 _CAPACITY = "karpenter.sh/capacity-type"
 _ZONE = "topology.kubernetes.io/zone"
 _POOL = "karpenter.sh/nodepool"
@@ -74,7 +73,7 @@ def asked_of_cloud(
     for row in rows(pool.raw, "spec.template.spec.requirements") if pool else ():
         if row.get("operator") == "In":
             demands.setdefault(str(row.get("key")), words(row, "values"))
-    kinds = [*types, *demands.get(_TYPE, ())] or [kind for key in FAMILIES for kind in demands.get(key, ())]
+    kinds = [*types, *demands.get(MACHINE, ())] or [kind for key in FAMILIES for kind in demands.get(key, ())]
     text = said[:20_000]
     if _VCPUS.search(text) or _SPOT in text:
         return _of_ec2(text, kinds, demands)
@@ -126,7 +125,8 @@ def _elsewhere(empty: re.Match[str], pool: str) -> Fix:
     where = f"NodePool {pool}" if pool else "its NodePool"
     zones = f"zones that have it ({others})" if others else f"other zones than {empty['zone']}"
     return fixes.platform(
-        f"Let {where} use {zones}, or other sizes and families than {empty['type']} that hold the pod (requirements {_ZONE} and {_TYPE}): "
+        f"Let {where} use {zones}, or other sizes and families than {empty['type']} that hold the pod (requirements "
+        f"{_ZONE} and {MACHINE}): "
         f"AWS has no {empty['type']} in {empty['zone']} now, and Karpenter tries again by itself",
         f"kubectl edit nodepools.karpenter.sh {shlex.quote(pool)}"
         if pool
@@ -140,7 +140,7 @@ def _unavailable(text: str, pool: str) -> Fix | None:
         return None
     where = f"NodePool {pool}" if pool else "its NodePool"
     return fixes.platform(
-        f"Let {where} use more sizes, families and zones, and on-demand machines beside spot ({_TYPE}, {_ZONE}, {_CAPACITY}): the cloud "
+        f"Let {where} use more sizes, families and zones, and on-demand machines beside spot ({MACHINE}, {_ZONE}, {_CAPACITY}): the cloud "
         "has none that it allows now; it is tried again by itself",
         f"kubectl edit nodepools.karpenter.sh {shlex.quote(pool)}"
         if pool

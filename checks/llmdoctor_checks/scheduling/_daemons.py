@@ -8,6 +8,8 @@ from typing import Any
 import msgspec
 
 from kubectl_llmdoctor.api import (
+    GKE_GPU,
+    MACHINE,
     Cluster,
     Evidence,
     Fix,
@@ -16,6 +18,7 @@ from kubectl_llmdoctor.api import (
     Node,
     count_of,
     dig,
+    few,
     fixes,
     holds,
     is_state_taint,
@@ -44,7 +47,6 @@ _DISCOVERED = "feature.node.kubernetes.io/"
 _BY_VENDOR, _BY_CLASS = "pci-10de.present", r"feature\.node\.kubernetes\.io/pci-03\d\d_10de\.present"
 #: What an operator writes on the nodes that it serves itself.
 _DEPLOYED, _PAUSED = "nvidia.com/gpu.deploy.", "paused-for-"
-_GKE_GPU = "cloud.google.com/gke-accelerator"
 #: The driver that GKE installs on a node by itself: default, latest, or disabled.
 _GKE_DRIVER = "cloud.google.com/gke-gpu-driver-version"
 #: What keeps GKE's own device plugin off a node, where another one is to run.
@@ -147,7 +149,7 @@ def driver_of_google(node: str, labels: Mapping[str, str]) -> Fix:
             mine,
             f"kubectl get events -A --field-selector involvedObject.name={node}",
         )
-    pool, kind = labels.get("cloud.google.com/gke-nodepool", "POOL"), labels.get(_GKE_GPU, "TYPE")
+    pool, kind = labels.get("cloud.google.com/gke-nodepool", "POOL"), labels.get(GKE_GPU, "TYPE")
     return fixes.platform(
         f"Have the driver installed on {node}, which GKE's device plugin there waits for: let GKE install it in that node pool "
         "(gpu-driver-version), or apply Google's DaemonSet nvidia-driver-installer (that of the node's image, COS or Ubuntu)",
@@ -173,7 +175,7 @@ def brought(cluster: Cluster, node: str, resource: str) -> Fix:
         )
     machine = next((n for n in cluster.all(k8s.Node, "Node") if n.metadata.name == node), None)
     labels = machine.metadata.label_texts if machine else {}
-    if maker == "nvidia.com" and _GKE_GPU in labels and labels.get(_NOT_GOOGLES) != "true":
+    if maker == "nvidia.com" and GKE_GPU in labels and labels.get(_NOT_GOOGLES) != "true":
         return driver_of_google(node, labels)
     if maker == "nvidia.com" and machine and machine.status.node_info.os_image.startswith("Bottlerocket"):
         return _of_bottlerocket(node, machine.status.node_info.os_image)
@@ -272,9 +274,9 @@ def _unmet(spec: k8s.PodSpec, node: Node) -> tuple[Mismatch, ...]:
 
 def _value(key: str, node: Node) -> tuple[str, ...]:
     """What a label is to say where any value will do; that of GKE's GPUs is their type, which others read."""
-    if key != _GKE_GPU:
+    if key != GKE_GPU:
         return ("true",)
-    machine = str(node.labels.get("node.kubernetes.io/instance-type") or "")
+    machine = str(node.labels.get(MACHINE) or "")
     return tuple(gpu for family, gpu in _GKE_TYPES if machine.startswith(family))[:1]
 
 
@@ -292,7 +294,7 @@ _NO_TYPE = ("", "k3s", "rke2")
 
 def _untold(nodes: list[Node]) -> bool:
     """Whether no cloud tells the types of the machines, by which one would know of their devices."""
-    return {str(node.labels.get("node.kubernetes.io/instance-type", "")) for node in nodes} <= {*_NO_TYPE}
+    return {str(node.labels.get(MACHINE, "")) for node in nodes} <= {*_NO_TYPE}
 
 
 def finding_nothing(cluster: Cluster, nodes: Iterable[Node], resource: str) -> list[Item]:
@@ -364,8 +366,7 @@ def why_none(found: list[Absent]) -> str:
         meets = ("lacks" if lacks else "does not meet") if len(names) == 1 else "lack" if lacks else "do not meet"
         nodes = "the node" if len(names) == 1 else "the nodes"
         parts.append(f"it selects {' and '.join(m.demand for m in first.unmet)}, which {nodes} {meets}")
-    more = f" and {len(names) - _MOST_NODES} more" if len(names) > _MOST_NODES else ""
-    where = f"{', '.join(names[:_MOST_NODES])}{more}"
+    where = few(names, _MOST_NODES)
     return f"DaemonSet {first.item.namespace}/{first.item.name} makes no pod on {where}: {' and '.join(parts)}"
 
 
@@ -383,9 +384,9 @@ def let_in(found: list[Absent], *, known: bool = True) -> Iterator[Fix]:
     where = f"DaemonSet {first.item.namespace}/{first.item.name}"
     names = [one.node.name for one in found]
     if not labels_wanted([*first.unmet]):
-        if any(m.key == _GKE_GPU and m.have is None for m in first.unmet):
+        if any(m.key == GKE_GPU and m.have is None for m in first.unmet):
             yield fixes.platform(
-                f"Label {', '.join(names)} {_GKE_GPU} with the type of its GPUs in Google's words (nvidia-tesla-t4, nvidia-l4), by which "
+                f"Label {', '.join(names)} {GKE_GPU} with the type of its GPUs in Google's words (nvidia-tesla-t4, nvidia-l4), by which "
                 f"{where} knows nodes with GPUs, and for good in what makes such nodes"
             )
             return

@@ -2,7 +2,7 @@
 
 import re
 
-from kubectl_llmdoctor.api import Container, Node
+from kubectl_llmdoctor.api import GKE_GPU, Container, Node
 
 #: Builds for other hardware, by the words of their image names.
 _OTHER_HARDWARE = r"(?i)cpu|xpu|tpu|neuron|gaudi|hpu|habana|intel|ipex|openvino|arm64|npu|ascend|sim(?:ulator)?\b|\bopea/vllm(?![\w-])"
@@ -44,9 +44,8 @@ def near_gpus(container: Container) -> bool:
     return bool(spec.runtime_class_name or re.search(_NEAR_GPUS, words))
 
 
-#: GKE's label of nodes with GPUs. Their containerd has no runtime of NVIDIA's by default: the device plugin mounts the driver.
-_GKE_GPUS = "cloud.google.com/gke-accelerator"
-#: What NVIDIA's operator writes on nodes; it makes its own runtime the default one there.
+#: What NVIDIA's operator writes on nodes; it makes its own runtime the default one there. The containerd of GKE's nodes has none by
+#: default: the device plugin mounts the driver.
 _OPERATED = "nvidia.com/gpu.deploy."
 
 
@@ -55,4 +54,4 @@ def given_by_request_only(container: Container, node: Node | None) -> bool:
     spec = container.pod.spec
     if node and any(key.startswith(_OPERATED) for key in node.labels):
         return False
-    return not spec.runtime_class_name and (_GKE_GPUS in spec.node_selector or bool(node and _GKE_GPUS in node.labels))
+    return not spec.runtime_class_name and (GKE_GPU in spec.node_selector or bool(node and GKE_GPU in node.labels))

@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 
 from kubectl_llmdoctor.api import (
+    HOSTNAME,
     Cluster,
     Event,
     Events,
@@ -234,7 +235,7 @@ def _by_status(pod: Pod, node: Node | None) -> Taken | None:
     if stopped is not None and stopped.message.startswith(BY_KUEUE):
         return Taken(kind="preempted", why=stopped.message, evidence=(condition_evidence(pod, stopped),))
     if ended := pod.condition(_PINNED, "True"):
-        pinned = pod.spec.node_name or str(pod.spec.node_selector.get("kubernetes.io/hostname") or "its node")
+        pinned = pod.spec.node_name or str(pod.spec.node_selector.get(HOSTNAME) or "its node")
         return Taken(kind="drained", why=ended.message, evidence=(condition_evidence(pod, ended),), pinned=pinned)
     ready = pod.condition("Ready")
     if ready is not None and ready.reason == "Evict" and re.match(_BY_SCHEDULER, ready.message):

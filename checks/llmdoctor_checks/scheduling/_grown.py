@@ -8,7 +8,7 @@ import shlex
 from collections import Counter
 from typing import Any
 
-from kubectl_llmdoctor.api import Fix, Item, Pending, dig, escaped, fixes, milli, table
+from kubectl_llmdoctor.api import Fix, Item, Pending, dig, escaped, fixes, milli, say_devices, table
 from llmdoctor_checks.scheduling._karpenter import pools
 from llmdoctor_checks.scheduling._raising import quantity
 
@@ -60,7 +60,7 @@ def raised(pending: Pending, name: str) -> Fix:
     limits = dig(item.raw, "spec.limits") if item else None
     edit = f"kubectl get nodepools.karpenter.sh {shlex.quote(name)} -o jsonpath='{{.spec.limits}}{{\"\\n\"}}{{.status.resources}}'"
     if item is None or not isinstance(limits, dict):
-        asks = ", ".join(f"{amount} {resource}" for resource, amount in pending.accelerators.items())
+        asks = say_devices(pending.accelerators)
         more = f", with {asks}" if asks else ""
         return fixes.platform(
             f"Raise spec.limits of NodePool {name} by a machine that holds the pod{more}: above what its status.resources counts",

@@ -1,6 +1,6 @@
 """Pods that hold what another one waits for, and should be gone or are about to go."""
 
-from kubectl_llmdoctor.api import Holder, Pending, dig, k8s, table, top_of
+from kubectl_llmdoctor.api import RAY_CLUSTER, Holder, Pending, dig, k8s, table, top_of
 from llmdoctor_checks.scheduling._obstacles import Cause
 
 #: How long after the end of its grace period a Terminating pod counts as stuck.
@@ -57,7 +57,7 @@ def second_cluster(pending: Pending) -> tuple[str, str] | None:
 
 
 def _ray_cluster(pod: k8s.Pod) -> str:
-    return str(pod.metadata.labels.get("ray.io/cluster", ""))
+    return str(pod.metadata.labels.get(RAY_CLUSTER, ""))
 
 
 def surges(pending: Pending) -> bool:

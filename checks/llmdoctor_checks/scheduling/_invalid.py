@@ -9,7 +9,19 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from kubectl_llmdoctor.api import Item, Pod, dig, escaped, expression, is_accelerator, milli, rows, table, units
+from kubectl_llmdoctor.api import (
+    Item,
+    Pod,
+    dig,
+    escaped,
+    expression,
+    is_accelerator,
+    milli,
+    rows,
+    say_flow,
+    table,
+    units,
+)
 
 #: A fault of which nobody can say what is meant, and one that is mended by taking away what stands there.
 OPEN: Any = object()
@@ -32,13 +44,11 @@ class Fault(NamedTuple):
             return self.at or f"correct {self.place} ({self.text})"
         if self.write is GONE:
             return f"take {self.at or self.place} away"
-        return f"{self.at or self.place}: {_flow(self.write)}"
+        return f"{self.at or self.place}: {say_flow(self.write, _scalar)}"
 
 
-def _flow(value: Any) -> str:
-    """A value as YAML has it on one line."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_flow(inner)}" for key, inner in value.items()) + "}"
+def _scalar(value: Any) -> str:
+    """A scalar as YAML has it: in quotes where it would be taken for something else than a string."""
     return f'"{value}"' if isinstance(value, str) and not _plain(value) else str(value)
 
 

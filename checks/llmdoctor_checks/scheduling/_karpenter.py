@@ -10,6 +10,8 @@ import re
 
 import msgspec
 
+from kubectl_llmdoctor.api import MACHINE
+
 _BEGINS = r"^(?:Failed to schedule pod|Could not schedule pod|Failed to provision new node),\s*"
 _NAMED = r'incompatible with (?:nodepool|provisioner)(?: \\?"(?P<pool>[^",\\]+)\\?")?,\s*'
 _OVERHEAD = r"daemonset overhead=\{([^}]{0,2000})\},?\s*"
@@ -83,7 +85,7 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def words(self) -> str:
         """What it lacks, shorter than Karpenter says it: its machines, the verdict on them, what they would have to hold."""
-        keys = ("node.kubernetes.io/instance-type", "karpenter.k8s.aws/instance-family")
+        keys = (MACHINE, "karpenter.k8s.aws/instance-family")
         types = " and ".join(f"{key.partition('/')[2]} {', '.join(of)}" for key in keys if (of := self.allows(key)))
         holds = f"; with its DaemonSets the pod takes {self.asked}" if self.asked else ""
         return f"{self.title}{f' ({types})' if types else ''}: {self.verdict}{holds}"

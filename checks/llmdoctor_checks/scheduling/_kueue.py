@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from kubectl_llmdoctor.api import Cluster, Item, Node, Pod, Subject, dig, expression, k8s, milli, rows, table
+from kubectl_llmdoctor.api import HOSTNAME, Cluster, Item, Node, Pod, Subject, dig, expression, k8s, milli, rows, table
 
 #: The Workload of a group of pods has the name of the group (pkg/controller/jobs/pod).
 GROUP = "kueue.x-k8s.io/pod-group-name"
@@ -207,7 +207,7 @@ def of_nodes(topology: str, cluster: Cluster) -> bool:
     """Whether the lowest level of a topology is that of nodes; most are made so."""
     item = cluster.item("Topology", "", topology)
     levels = rows(item.raw, "spec.levels") if item else []
-    return not levels or levels[-1].get("nodeLabel") == "kubernetes.io/hostname"
+    return not levels or levels[-1].get("nodeLabel") == HOSTNAME
 
 
 def requested(workload: Item) -> dict[str, str]:

@@ -10,7 +10,21 @@ from typing import Any
 
 import msgspec
 
-from kubectl_llmdoctor.api import GIB, Fix, Item, Pending, dig, escaped, fixes, milli, rows, say_pairs, units, words
+from kubectl_llmdoctor.api import (
+    GIB,
+    MACHINE,
+    Fix,
+    Item,
+    Pending,
+    dig,
+    escaped,
+    fixes,
+    milli,
+    rows,
+    say_pairs,
+    units,
+    words,
+)
 from kubectl_llmdoctor.catalog.gpus import count_on
 from llmdoctor_checks.scheduling._karpenter import Pool
 from llmdoctor_checks.scheduling._nodepools import OF_ANY, meant_but_for_labels, offered
@@ -32,7 +46,6 @@ _FAMILIES = {
 }
 #: What is left of a machine's memory and CPUs for pods (Karpenter takes off 7.5 % of the memory, and what the kubelet reserves).
 _MEMORY, _CPUS = 0.9, 0.98
-_TYPE = "node.kubernetes.io/instance-type"
 #: Requirements that a larger machine may break.
 _FAMILY, _SIZE, _COUNT, _CPU = (f"karpenter.k8s.aws/instance-{what}" for what in ("family", "size", "gpu-count", "cpu"))
 
@@ -48,7 +61,7 @@ def larger(pending: Pending, pool: Pool) -> Fix | None:
         if item
         else {}
     )
-    families = {kind.partition(".")[0] for kind in (allowed.get(_TYPE, []) if item else pool.allows(_TYPE))}
+    families = {kind.partition(".")[0] for kind in (allowed.get(MACHINE, []) if item else pool.allows(MACHINE))}
     families |= set(allowed.get(_FAMILY, []) if item else pool.allows(_FAMILY))
     for family, number in _by_size(families):
         size = f"{number if number > 1 else ''}xlarge"
@@ -60,7 +73,7 @@ def larger(pending: Pending, pool: Pool) -> Fix | None:
             continue
         if memory * 1000 < (asked.get("memory") or 0):
             continue
-        if item is None and machine in pool.allows(_TYPE):
+        if item is None and machine in pool.allows(MACHINE):
             return None  # it is not the size that is missing
         has = f"{gpus} GPU{'s' if gpus > 1 else ''}, {4 * number} CPUs, {int(4 * number * _FAMILIES[family][1])} GiB"
         text = (
@@ -109,21 +122,21 @@ def _told(amounts: str) -> Iterator[tuple[str, str]]:
 _OTHERS = {"g4ad": "AMD", "inf1": "AWS", "inf2": "AWS", "trn1": "AWS", "trn1n": "AWS", "trn2": "AWS"}
 _OTHERS |= {"dl1": "Habana", "dl2q": "Qualcomm"}
 #: What else a pool may say of the types of its machines.
-_OF_TYPES = ("karpenter.k8s.aws/instance-", "node.kubernetes.io/instance-type")
+_OF_TYPES = ("karpenter.k8s.aws/instance-", MACHINE)
 
 
 def of_nvidia(pending: Pending, pool: Pool) -> Fix | None:
     """A family with NVIDIA's GPUs, where the pod asks for them and all that the pool allows have accelerators of another maker."""
     if not milli(dict(_told(pool.asked)).get("nvidia.com/gpu")):
         return None
-    families = [*pool.allows(_FAMILY), *(kind.partition(".")[0] for kind in pool.allows(_TYPE))]
+    families = [*pool.allows(_FAMILY), *(kind.partition(".")[0] for kind in pool.allows(MACHINE))]
     if not families or not all(one in _OTHERS for one in families):
         return None
     makers = " and ".join(sorted({_OTHERS[one] for one in families}))
     have = f"{', '.join(dict.fromkeys(families))} has accelerators of {makers}, which no nvidia.com/gpu is"
     spec = pending.pod.spec
     own = {*spec.node_selector, *(part.key for term in spec.node_terms for part in term.match_expressions)}
-    if own & {_FAMILY, _TYPE}:
+    if own & {_FAMILY, MACHINE}:
         return fixes.advice(
             f"Select a family with NVIDIA's GPUs (g4dn, g5, g6, g6e) in {fixes.edited(pending.pod)}, one that {pool.title} allows: {have}"
         )
@@ -181,8 +194,8 @@ def _by_size(families: set[str]) -> list[tuple[str, int]]:
 def _allowing(item: Item, family: str, size: str) -> list[dict[str, Any]] | None:
     """The operations after which a pool allows a machine; None where a requirement is no list of values."""
     number = int(size.removesuffix("xlarge") or 1)
-    has = {_TYPE: f"{family}.{size}", _FAMILY: family, _SIZE: size, _CPU: str(4 * number)}
-    has[_COUNT] = str(count_on(has[_TYPE]) or "")
+    has = {MACHINE: f"{family}.{size}", _FAMILY: family, _SIZE: size, _CPU: str(4 * number)}
+    has[_COUNT] = str(count_on(has[MACHINE]) or "")
     found: list[dict[str, Any]] = []
     for at, row in enumerate(rows(item.raw, "spec.template.spec.requirements")):
         key = str(row.get("key"))

@@ -10,7 +10,20 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
-from kubectl_llmdoctor.api import Cluster, Fix, Item, Pod, Subject, dig, events_of, expression, fixes, of_pod, rows
+from kubectl_llmdoctor.api import (
+    KUEUE_QUEUE,
+    Cluster,
+    Fix,
+    Item,
+    Pod,
+    Subject,
+    dig,
+    events_of,
+    expression,
+    fixes,
+    of_pod,
+    rows,
+)
 from llmdoctor_checks.scheduling._limits import stated
 
 #: A field that a security context constraint refuses, of the pod or of one container; before 4.11 only the first has its provider.
@@ -46,7 +59,6 @@ _LABEL = expression(
     r"(?:required|mandatory|missing|not set|set|present|defined|either missing)"
 )
 _CONTAINER = expression(r"no container found with name (?P<name>[a-z0-9-]{1,63})")
-_QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 _SERVICE = expression(r'Post "?https://(?P<name>[\w-]{1,63})\.(?P<namespace>[\w-]{1,63})\.svc')
 _HOOKS = (
     "kubectl get mutatingwebhookconfigurations,validatingwebhookconfigurations "
@@ -149,14 +161,14 @@ def _as_it_says(subject: Subject, pod: Pod | None, where: str, who: str, message
     label, container = _LABEL.search(why), _CONTAINER.search(why)
     if pod and label:
         key = label["key"]
-        queues = [i.name for i in subject.cluster.items("LocalQueue", subject.namespace)] if key == _QUEUE_LABEL else []
+        queues = [i.name for i in subject.cluster.items("LocalQueue", subject.namespace)] if key == KUEUE_QUEUE else []
         value = queues[0] if len(queues) == 1 else "VALUE"
         named = (
             ""
             if value != "VALUE"
-            else " (VALUE is for you to name" + (": a LocalQueue of" if key == _QUEUE_LABEL else "")
+            else " (VALUE is for you to name" + (": a LocalQueue of" if key == KUEUE_QUEUE else "")
         )
-        named += f" {subject.namespace})" if key == _QUEUE_LABEL and named else ")" * bool(named)
+        named += f" {subject.namespace})" if key == KUEUE_QUEUE and named else ")" * bool(named)
         text = f"Put the label {key}={value} on {fixes.pods_of(pod)}{named}: {who} asks for it"
         yield fixes.annotate(pod, {key: value}, text, field="labels")
     elif pod and container and len(pod.containers) == 1 and pod.containers[0].name != container["name"]:

@@ -12,6 +12,7 @@ from datetime import timedelta
 import msgspec
 
 from kubectl_llmdoctor.api import (
+    MACHINE,
     Finding,
     Item,
     Pending,
@@ -193,7 +194,7 @@ def _meets(offer: dict[str, set[str] | None], key: str, operator: str, values: s
 
 def _accelerated(offer: dict[str, set[str] | None], pool: Item) -> bool | None:
     families = [one for key in FAMILIES for one in offer.get(key) or ()]
-    types = offer.get("node.kubernetes.io/instance-type") or ()
+    types = offer.get(MACHINE) or ()
     if said := [re.fullmatch(ACCELERATED, one) for one in families] + [re.match(TYPES, one) for one in types]:
         return True if all(said) else None if any(said) else False
     return True if "gpu" in pool.name.lower() or any(re.search(_COUNTED, key) for key in offer) else None

@@ -7,9 +7,12 @@ from typing import Any
 import msgspec
 
 from kubectl_llmdoctor.api import (
+    HOSTNAME,
+    NO_PROVISIONER,
     Cluster,
     Event,
     Events,
+    Evidence,
     Fix,
     Item,
     Node,
@@ -20,6 +23,7 @@ from kubectl_llmdoctor.api import (
     fixes,
     k8s,
     milli,
+    pod_evidence,
     rows,
     selected,
     show_taint,
@@ -264,7 +268,7 @@ def _usable(cluster: Cluster, *, many: bool) -> list[Item]:
     made = [
         item
         for item in sorted(cluster.items("StorageClass"), key=lambda one: (not _is_default(one), one.name))
-        if (name := str(item.raw.get("provisioner") or "")) != "kubernetes.io/no-provisioner"
+        if (name := str(item.raw.get("provisioner") or "")) != NO_PROVISIONER
         and registered(cluster, name) is not False
         and (not many or _SHARED.search(name))
     ]
@@ -577,7 +581,7 @@ def _hosts_of(volume: Item) -> set[str]:
 
 def _host(node: k8s.Node) -> str:
     """What a node is called where a volume names it."""
-    return str(node.metadata.labels.get("kubernetes.io/hostname", node.metadata.name))
+    return str(node.metadata.labels.get(HOSTNAME, node.metadata.name))
 
 
 def _class_that_waits(cluster: Cluster) -> str:
@@ -628,3 +632,26 @@ def _made_again(pod: Pod, claim: VolumeClaim) -> Fix:
     return fixes.platform(
         f"{first.summary}; then {again}", *first.commands, f"kubectl -n {pod.namespace} delete pvc {claim.name}"
     )
+
+
+def quotes(pod: Pod, claim: VolumeClaim) -> Iterator[Evidence]:
+    """What a claim asks for and has, what waits to make its volume, and the volumes of its class."""
+    yield pod_evidence(pod, "volumes", f"persistentVolumeClaim: {claim.name}")
+    if claim.item:
+        text = f"phase: {claim.phase or 'unknown'}, storageClassName: {claim.storage_class or 'none'}"
+        text += f", accessModes: {', '.join(claim.modes)}" + (f", volumeName: {claim.volume}" if claim.volume else "")
+        yield Evidence(source="pod", ref=f"PersistentVolumeClaim/{claim.name}", text=text)
+    volume = pod.cluster.item("PersistentVolume", "", claim.volume) if claim.volume else None
+    if volume and volume_where(volume):
+        said = "nodeAffinity" if dig(volume.raw, "spec.nodeAffinity") else "labels"
+        yield Evidence(source="pod", ref=f"PersistentVolume/{volume.name}", text=f"{said}: {volume_where(volume)}")
+    if claim.item and claim.phase == "Pending" and (made_by := helper(pod.cluster, claim)):
+        said = next((c.message for c in made_by.status.conditions if c.type == "PodScheduled"), "") or "Pending"
+        yield Evidence(source="pod", ref=f"{made_by.metadata.namespace}/{made_by.metadata.name}", text=said)
+    for volume in pod.cluster.items("PersistentVolume"):
+        if claim.phase == "Pending" and dig(volume.raw, "spec.storageClassName") == claim.storage_class:
+            size, where = dig(volume.raw, "spec.capacity.storage"), volume_where(volume)
+            text = f"{dig(volume.raw, 'status.phase') or 'unknown'}, {size}" + (
+                f", only where {where}" if where else ""
+            )
+            yield Evidence(source="pod", ref=f"PersistentVolume/{volume.name}", text=text)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from kubectl_llmdoctor.api import (
+    RAY_NODE_TYPE,
     Cluster,
     Evidence,
     Subject,
@@ -30,9 +31,6 @@ _KINDS = (
 
 #: How many pods a group of a LeaderWorkerSet has, on each of them (api/leaderworkerset/v1).
 _GROUP_SIZE = "leaderworkerset.sigs.k8s.io/size"
-
-#: What KubeRay calls a pod of a cluster: head or worker. It says of workers that it cannot make in the status of the cluster.
-_RAY_TYPE = "ray.io/node-type"
 
 #: Objects that a pod needs to run, not what makes it.
 _BELOW = ("Pod", "Node", "PersistentVolumeClaim")
@@ -151,7 +149,7 @@ def _wants(cluster: Cluster, kind: str, namespace: str, name: str) -> bool:
 
 def _lacks_workers(subject: Subject, above: Workload) -> bool:
     """Whether a RayCluster has fewer workers than it wants, those that wait or start counted as well, beside a head that runs."""
-    there = sum(pod.exists and pod.labels.get(_RAY_TYPE) == "worker" for pod in subject.pods)
+    there = sum(pod.exists and pod.labels.get(RAY_NODE_TYPE) == "worker" for pod in subject.pods)
     asked = dig(above.raw, "status.desiredWorkerReplicas")
     return above.kind == "RayCluster" and _short(above.kind, above.raw) and isinstance(asked, int) and asked > there
 

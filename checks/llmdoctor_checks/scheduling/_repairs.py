@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 import msgspec
 
 from kubectl_llmdoctor.api import (
+    HOSTNAME,
     Container,
     Fix,
     Holder,
@@ -36,6 +37,7 @@ from kubectl_llmdoctor.api import (
     rows,
     say_amount,
     say_pairs,
+    say_selector,
     selected,
     show_taint,
     table,
@@ -131,12 +133,12 @@ def _of_sidecar(pending: Pending, found: Cause) -> Iterator[Fix]:
 
 
 #: With these Kueue marks pods whose node it has picked itself (topology-aware scheduling, pkg/controller/tas), by this label of the node.
-_BY_KUEUE, _HOSTNAME = ("kueue.x-k8s.io/tas", "kueue.x-k8s.io/podset"), "kubernetes.io/hostname"
+_BY_KUEUE = ("kueue.x-k8s.io/tas", "kueue.x-k8s.io/podset")
 
 
 def _of_kueue(pending: Pending, found: Cause) -> Iterator[Fix]:
     """Another node than the one that Kueue has picked although others have its room."""
-    node = pending.pod.spec.node_selector.get(_HOSTNAME)
+    node = pending.pod.spec.node_selector.get(HOSTNAME)
     if (
         node is None
         or found.obstacle not in ("gpu", "cpu-memory")
@@ -147,7 +149,7 @@ def _of_kueue(pending: Pending, found: Cause) -> Iterator[Fix]:
         pending,
         Change(
             text=f"Have Kueue place it again (spec.active of its Workload false, then true): it has picked {node}, which others fill",
-            operations=({"op": "remove", "path": f"/nodeSelector/{escaped(_HOSTNAME)}"},),
+            operations=({"op": "remove", "path": f"/nodeSelector/{escaped(HOSTNAME)}"},),
             commands=(f"kubectl -n {pending.pod.namespace} get workloads.kueue.x-k8s.io",),
             by_hand=True,
             owner="platform",
@@ -415,7 +417,7 @@ def _where_it_stands(pending: Pending, node: Node, unmet: list[Mismatch]) -> Fix
         if space and keys <= pairs.keys():
             left = {key: value for key, value in (pairs | have).items() if value is not None}
             text = f"Have the annotation {note} of namespace {space.name} select what nodes have: it puts {shown} into its pods"
-            value = ",".join(f"{key}={value}" for key, value in left.items())
+            value = say_selector(left)
             at = f"/metadata/annotations/{escaped(note)}"
             return _made_again(pod, space, text, [{"op": "replace", "path": at, "value": value}])
     return None
@@ -729,7 +731,7 @@ def _of_one_spread(pending: Pending) -> Iterator[Change]:
                 ),
             )
     # replicas on one host are less of a loss than replicas in one zone
-    for at, one in sorted(rules, key=lambda rule: rule[1].topology_key != _HOSTNAME) if len(rules) > 1 else ():
+    for at, one in sorted(rules, key=lambda rule: rule[1].topology_key != HOSTNAME) if len(rules) > 1 else ():
         text = (
             f"Set whenUnsatisfiable: ScheduleAnyway in the topology spread over {one.topology_key}, and leave the rest"
         )

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from kubectl_llmdoctor.api import (
+    MACHINE,
     Container,
     Engine,
     Evidence,
@@ -290,10 +291,6 @@ def sentence(text: str) -> str:
     """Words of a program as the end of a sentence, cut between two of them where they are too many."""
     text = " ".join(text.split())
     return text[:_LONGEST].rpartition(" ")[0] + " …" if len(text) > _LONGEST else text.rstrip(". ") + "."
-
-
-#: The label of nodes that says which of a cloud's machine types they are.
-MACHINE = "node.kubernetes.io/instance-type"
 
 
 def machine_types(pod: Pod) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -6,6 +6,7 @@ Sources: api/leaderworkerset/v1 (StartupPolicyType), pkg/controllers/pod_control
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
+    WORKER_INDEX,
     Engine,
     Evidence,
     Finding,
@@ -19,7 +20,6 @@ from kubectl_llmdoctor.api import (
 )
 
 _POLICY = "spec.startupPolicy"
-_INDEX = "leaderworkerset.sigs.k8s.io/worker-index"
 #: The webhook turns it into an affinity of the leader, and workers follow it by a node selector.
 EXCLUSIVE = "leaderworkerset.sigs.k8s.io/exclusive-topology"
 
@@ -68,7 +68,11 @@ def leader_first(subject: Subject) -> Iterator[Finding]:
 
 
 def _leads(pod: Pod) -> bool:
-    return pod.labels.get(_INDEX) == "0" if pod.exists else pod.template is not None and pod.template.part == "leader"
+    return (
+        pod.labels.get(WORKER_INDEX) == "0"
+        if pod.exists
+        else pod.template is not None and pod.template.part == "leader"
+    )
 
 
 def _over_several(pod: Pod, subject: Subject) -> Engine | None:

@@ -5,6 +5,8 @@ import shlex
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
+    GKE_GPU,
+    MACHINE,
     Cluster,
     Event,
     Evidence,
@@ -192,26 +194,37 @@ def _adds_none(pending: Pending, event: Event, found: tuple[Cause, ...]) -> Iter
     if pool and pool.typed:
         yield _typeless(pending, pool, event, found)
         return
-    limit, failed = _LIMIT.search(event.message), _FAILED.search(event.message)
-    failed = failed or (event.message and event.reason == "FailedScaleUp" and re.search(".+", event.message)) or None
+    limit, failed = _LIMIT.search(event.message), _has_failed(event)
+    lacks_types = limit is not None and "instance type" in limit[0]
     if not limit and not failed:
         return
-    if limit and "instance type" in limit[0] and found and found[0].id == "gpu-resource-absent":
+    if lacks_types and found and found[0].id == "gpu-resource-absent":
         return  # pools without GPUs lack them as the nodes do
+    yield _cannot_add(pending, event, found, pool, lacks_types=lacks_types, failed=failed)
+
+
+def _has_failed(event: Event) -> bool:
+    """Whether the autoscaler says that it tried, and what came of it."""
+    told = event.reason == "FailedScaleUp" and re.search(".+", event.message)
+    return bool(_FAILED.search(event.message) or told)
+
+
+def _cannot_add(
+    pending: Pending, event: Event, found: tuple[Cause, ...], pool: Pool | None, *, lacks_types: bool, failed: bool
+) -> Finding:
+    """A limit that the autoscaler names, a pool without machines of the kind, or what came of its try."""
     full = _full(pending, event)
-    typeless = limit is not None and "instance type" in limit[0] and not full
+    typeless = lacks_types and not full
     small = next((p for p in pools(event.message) if p.typed), None) if typeless else None
     mended = failed or pool or re.search(_AT_MOST, event.message)
     who = "Karpenter" if "karpenter" in event.reporter else event.reporter or "The autoscaler"
-    why = "is at its limit" if limit and not failed and not typeless else "cannot add a node"
+    why = "cannot add a node" if failed or typeless else "is at its limit"
     words = small.words if small else full.text if full else _short(event)
-    yield Finding(
+    return Finding(
         summary=f"{who} {why}: {sentence(words)}",
         evidence=(event_evidence(event, pending.pod.cluster), *said_by(pending)),
         explains=(*EXPLAINS, *(c.id for c in found if mended)),
-        fixes=tuple(
-            _of_pool(pending, small) if small else _fixes(pending, event, at_limit=limit is not None and failed is None)
-        ),
+        fixes=tuple(_of_pool(pending, small) if small else _fixes(pending, event, at_limit=not failed)),
         order=float(len(found)),
     )
 
@@ -272,7 +285,7 @@ def _with_gpus(pending: Pending) -> list[Item]:
         types = (
             kind
             for row in rows(claim.raw, "spec.requirements")
-            if row.get("key") == "node.kubernetes.io/instance-type"
+            if row.get("key") == MACHINE
             for kind in words(row, "values")
         )
         if asked or any(re.match(_ACCELERATED, kind) for kind in types):
@@ -411,8 +424,7 @@ def _pool(pending: Pending, event: Event) -> Pool | None:
     for pool in said:
         named = any(str(value) in pool.allows(key) for key, value in pending.pod.spec.node_selector.items())
         has_gpus = pending.accelerators and (
-            pool.accelerated
-            or any(re.match(_ACCELERATED, kind) for kind in pool.allows("node.kubernetes.io/instance-type"))
+            pool.accelerated or any(re.match(_ACCELERATED, kind) for kind in pool.allows(MACHINE))
         )
         if pool.typed and (named or has_gpus or "gpu" in pool.name.lower()):
             return pool
@@ -481,7 +493,7 @@ def _of_pool(pending: Pending, pool: Pool) -> Iterator[Fix]:
             f"kubectl edit nodepools.karpenter.sh {shlex.quote(pool.name) if pool.name else ''}".rstrip(),
         )
     if offered:
-        demanded = [*pool.allows("karpenter.sh/capacity-type"), *pool.allows("node.kubernetes.io/instance-type")]
+        demanded = [*pool.allows("karpenter.sh/capacity-type"), *pool.allows(MACHINE)]
         now = f" (now {', '.join(demanded[:4])}{' …' * (len(demanded) > 4)})" if demanded else ""
         yield fixes.platform(
             f"Allow other zones, capacity types or instance types in {pool.title}{now}; what the cloud had none of is tried again "
@@ -518,7 +530,7 @@ _GPU_QUOTAS = {
     "nvidia-h100-mega-80gb": "NVIDIA_H100_MEGA_GPUS",
     "nvidia-h200-141gb": "NVIDIA_H200_GPUS",
 }
-_GKE_GPU, _GKE_SPOT = "cloud.google.com/gke-accelerator", "cloud.google.com/gke-spot"
+_GKE_SPOT = "cloud.google.com/gke-spot"
 _GROUP = r"/projects/(?P<project>[a-z0-9-]{1,63})/zones/"
 _ZONES = r"(?<![\w-])[a-z]{2,15}-[a-z]{3,20}\d{1,2}-[a-f](?![\w-])"
 
@@ -532,7 +544,7 @@ def _of_google(pending: Pending, event: Event) -> Fix | None:
     if not zones or not (quota or empty):
         return None
     selector = {key: str(value) for key, value in pending.pod.spec.node_selector.items()}
-    kind, spot = selector.get(_GKE_GPU, ""), selector.get(_GKE_SPOT) == "true"
+    kind, spot = selector.get(GKE_GPU, ""), selector.get(_GKE_SPOT) == "true"
     where, of = f"--project={project['project']}" if project else "--project=PROJECT", f"{kind} " if kind else ""
     region = zones[0].rpartition("-")[0]
     if quota:

@@ -15,6 +15,7 @@ from kubectl_llmdoctor.api import (
     fixes,
     pod_evidence,
     say_amount,
+    say_devices,
     say_pairs,
 )
 from llmdoctor_checks.scheduling._admission import refused_for
@@ -51,7 +52,7 @@ def cpu_memory_insufficient(pod: Pod, pending: Pending | None, subject: Subject)
     best = _best(found)
     short = [r for r in found.on(best) if r.resource in ("cpu", "memory")] if best else []
     if best and short:
-        gpus = ", ".join(f"{amount} {name}" for name, amount in pending.accelerators.items())
+        gpus = say_devices(pending.accelerators)
         lacks = " and ".join(
             f"{say_amount(r.resource, r.asked)} {_word(r)}, where at most {say_amount(r.resource, r.free or 0)} "
             f"{'is' if r.resource == 'memory' else 'are'} free"

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+import msgspec
+
 from kubectl_llmdoctor.api import (
     Cluster,
     Evidence,
@@ -289,52 +291,95 @@ def _unknown_nodes(pending: Pending, found: Cause, without: list[Absent]) -> Fin
     )
 
 
+class _Case(msgspec.Struct, frozen=True):
+    """Nodes that are meant for a pod and offer too little, the first few of them, with what stands in the plugin's way there."""
+
+    pending: Pending
+    found: Cause
+    cluster: Cluster
+    nodes: list[Node]
+    #: what of them offers less than it has; None of one of which nobody knows
+    fewer: list[tuple[str, Evidence] | None]
+    #: of so many a scheduler that shares GPUs knows none
+    unknown: int
+    #: GPUs that cannot be used as they are
+    broken: list[tuple[str, Evidence]]
+    without: list[Absent]
+
+    @property
+    def uncut(self) -> list[Node]:
+        """The node whose manager of MIG slices stops the plugin while it works."""
+        return [node for node in self.nodes if node.labels.get(MIG_STATE) in MIG_SAID][: any(self.fewer)]
+
+    @property
+    def whys(self) -> list[tuple[str, tuple[Evidence, ...]]]:
+        """Why the plugin offers too little: each in words, with what says so."""
+        whys = [*_reasons(self.cluster, self.found, self.nodes, self.uncut)]
+        whys += [(why_none(self.without), tuple(self.without[0].evidence))] if self.without else []
+        if not whys and not self.broken:
+            whys += [(said, ()) for node in self.nodes for said in last_words(self.cluster, node.name)][:1]
+        return whys
+
+
 def _waiting(pending: Pending, found: Cause, cluster: Cluster) -> Iterator[Finding]:
-    evidence = [*asked_in(pending, found.resource)]
-    parts = []
-    unknown = sum(count.number for count in found.counts if count.kind == "unregistered")
     shown = [v.node for v in sorted(found.verdicts, key=lambda v: v.node.name)[:3]]
-    for node in shown:
-        should = node.should_offer(found.resource)
-        listed = node.allocatable(found.resource) or 0
-        if should and not unknown:
-            parts.append(f"{node.name} offers {listed} of {should[0] or 'its'}")
-            evidence.append(node_evidence(node, f"status.allocatable {found.resource}: {listed}; {should[1]}"))
-        evidence += list(plugin_evidence(cluster, node.name))
-    broken = [pair for verdict in found.verdicts for pair in _unfit(cluster, verdict.node.name, found.resource)]
-    evidence += [proof for _, proof in broken[:4]]
-    without = missing(cluster, shown, found.resource)
-    # the manager stops the plugin while it works
-    uncut = [node for node in shown if node.labels.get(MIG_STATE) in MIG_SAID][: 1 if parts else 0]
-    if unknown:
-        summary = _unregistered(pending, found, unknown)
-    elif parts:
-        they = "does not advertise all of its" if len(found.verdicts) == 1 else "do not advertise all of their"
-        whys = [*_reasons(cluster, found, shown, uncut)]
-        whys += [(why_none(without), tuple(without[0].evidence))] if without else []
-        if not whys and not broken:
-            whys += [(said, ()) for node in shown for said in last_words(cluster, node.name)][:1]
+    unknown = sum(count.number for count in found.counts if count.kind == "unregistered")
+    case = _Case(
+        pending,
+        found,
+        cluster,
+        shown,
+        fewer=[None if unknown else _fewer(node, found.resource) for node in shown],
+        unknown=unknown,
+        broken=[pair for verdict in found.verdicts for pair in _unfit(cluster, verdict.node.name, found.resource)],
+        without=missing(cluster, shown, found.resource),
+    )
+    evidence = [*asked_in(pending, found.resource)]
+    for node, less in zip(shown, case.fewer, strict=True):
+        evidence += [*((less[1],) if less else ()), *plugin_evidence(cluster, node.name)]
+    evidence += [proof for _, proof in case.broken[:4]]
+    if case.unknown:
+        summary = _unregistered(pending, found, case.unknown)
+    elif any(case.fewer):
+        whys = case.whys
         evidence += [proof for _, proofs in whys for proof in proofs]
-        reasons = [*(said for said, _ in broken[:3]), *(said for said, _ in whys)]
-        offered = f"{', '.join(parts)} {found.resource}"
-        summary = f"{nodes_said(found)} would fit but {they} GPUs: {'; '.join((offered, *reasons))}."
+        they = "does not advertise all of its" if len(found.verdicts) == 1 else "do not advertise all of their"
+        offered = f"{', '.join(less[0] for less in case.fewer if less)} {found.resource}"
+        reasons = (offered, *(said for said, _ in case.broken[:3]), *(said for said, _ in whys))
+        summary = f"{nodes_said(found)} would fit but {they} GPUs: {'; '.join(reasons)}."
     else:
         why = f"by the scheduler's count: they advertise no {found.resource}."
         summary = f"{nodes_said(found)} match its GPU selector and could never hold it, {why}"
-    name = min((v.node.name for v in found.verdicts), default="")
-    unhealthy = bool(unknown) and _all_unhealthy(found)
-    answered = any(node.name == name and node.allocatable(found.resource) for node in shown)
+    yield finding(pending, found, summary, evidence, [*_ways(case)], ("gpu-insufficient", "gpu-resource-absent"))
+
+
+def _fewer(node: Node, resource: str) -> tuple[str, Evidence] | None:
+    """How many a node offers, where it is known that it has some; and what says so."""
+    should = node.should_offer(resource)
+    if should is None:
+        return None
+    listed = node.allocatable(resource) or 0
+    evidence = node_evidence(node, f"status.allocatable {resource}: {listed}; {should[1]}")
+    return f"{node.name} offers {listed} of {should[0] or 'its'}", evidence
+
+
+def _ways(case: _Case) -> Iterator[Fix]:
+    """What makes the plugin of the first node offer its GPUs."""
+    resource = case.found.resource
+    name = min((v.node.name for v in case.found.verdicts), default="")
+    unhealthy = bool(case.unknown) and _all_unhealthy(case.found)
+    runs = unhealthy or any(node.name == name and node.allocatable(resource) for node in case.nodes)
     # with a plugin there, somebody has found the node by another label
-    named = [node for node in shown if node.finely_named and not plugins_on(cluster, node.name)][:1]
-    ways = [
-        *map(_plainly, named),
-        *map(manager_log, uncut),
-        *([_look(name)] if broken else []),
-        *([] if named or uncut else let_in(without)),
-        *(_of_hami(shown) if unknown and not (unhealthy or without) and _sharer(pending) == "HAMi" else ()),
-        *repairs(cluster, name, found.resource, runs=answered or unhealthy),
-    ]
-    yield finding(pending, found, summary, evidence, ways, ("gpu-insufficient", "gpu-resource-absent"))
+    named = [node for node in case.nodes if node.finely_named and not plugins_on(case.cluster, node.name)][:1]
+    yield from map(_plainly, named)
+    yield from map(manager_log, case.uncut)
+    if case.broken:
+        yield _look(name)
+    if not named and not case.uncut:
+        yield from let_in(case.without)
+    if case.unknown and not unhealthy and not case.without and _sharer(case.pending) == "HAMi":
+        yield from _of_hami(case.nodes)
+    yield from repairs(case.cluster, name, resource, runs=runs)
 
 
 def _reasons(

@@ -106,33 +106,29 @@ def _refused(pending: Pending, found: Cause, claims: list[DeviceClaim]) -> Itera
     older = next((c for c in open_ if _of_older_template(pending.pod, c)), None)
     replaced = [_with_newer_claim(pending.pod, older)] if older else []
     if missing := _missing_class(pending, words, [r for _, r in requests]):
-        have = _classes(pending)
-        summary = f"Its claim {names} asks for DeviceClass {missing}, which does not exist"
-        summary += f" (there is {', '.join(have)})." if have else "."
-        evidence = [*_quotes(requests), *node_lines(pending, found)]
-        yield finding(
-            pending, found, summary, evidence, replaced or _by_words(pending, words, open_, missing, requests)
+        have = ", ".join(_classes(pending))
+        summary = f"Its claim {names} asks for DeviceClass {missing}, which does not exist" + (
+            f" (there is {have})." if have else "."
         )
+        evidence = [*_quotes(requests), *node_lines(pending, found)]
+        ways = replaced or _by_words(pending, words, open_, missing, requests)
+        yield finding(pending, found, summary, evidence, ways)
         return
-    special = _of_its_devices(pending, found, names, open_, requests)
-    elsewhere = "; ".join(dict.fromkeys(m.demand for r in found.reasons for m in r.mismatches))
-    summary = special[0] if special else _unallocated(names, words, requests)
-    if elsewhere:
-        summary = f"The devices of its claim {names} were chosen already and are only where {elsewhere}, and it cannot run there."
     asked = [str(r.get("deviceClassName")) for _, r in requests]
     kept = _lingering(pending, asked)
     silent = _unoffered(pending, asked) or _silent(pending, asked or _classes(pending))
     evidence = [*_quotes(requests), *(_lingers(item) for item in kept[:3]), *node_lines(pending, found)]
     evidence += silent.evidence if silent else []
-    ways = [*_released(kept), *(silent.ways if silent else [])]
-    if elsewhere:
+    freed = [*_released(kept), *(silent.ways if silent else [])]
+    if elsewhere := "; ".join(dict.fromkeys(m.demand for r in found.reasons for m in r.mismatches)):
+        summary = f"The devices of its claim {names} were chosen already and are only where {elsewhere}, and it cannot run there."
         ways = [_own_claim(pending, open_)]
-    elif replaced:
-        ways = replaced
-    elif special:
-        ways += special[1]
-    elif not (silent and silent.alone):
-        ways += _by_words(pending, words, open_, "", requests)
+    elif special := _of_its_devices(pending, found, names, open_, requests):
+        summary, ways = special[0], replaced or [*freed, *special[1]]
+    else:
+        summary = _unallocated(names, words, requests)
+        known = silent is not None and silent.alone
+        ways = replaced or [*freed, *([] if known else _by_words(pending, words, open_, "", requests))]
     yield finding(pending, found, summary + _and_why_none(kept, silent), evidence, ways)
 
 

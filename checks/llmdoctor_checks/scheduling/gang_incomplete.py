@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from kubectl_llmdoctor.api import (
+    WORKER_GROUP,
+    WORKER_SET,
     Cluster,
     Event,
     Evidence,
@@ -19,12 +21,14 @@ from kubectl_llmdoctor.api import (
     count_of,
     dig,
     event_evidence,
+    few,
     fixes,
     k8s,
     object_evidence,
     parse_time,
     pod_evidence,
     requests_of,
+    say_devices,
     say_pairs,
 )
 from llmdoctor_checks.scheduling._admission import replaced
@@ -125,7 +129,7 @@ def _without_places(pods: list[Pod]) -> Finding:
     rules = first.annotations.get(_RULES, "")
     found = re.search(r"placeholderTimeoutInSeconds=(\d{1,6})", rules)
     span = f"{found[1]} s" if found else "its time (15 min unless told otherwise)"
-    asked = ", ".join(f"{number} {resource}" for resource, number in first.accelerators.items())
+    asked = say_devices(first.accelerators)
     return Finding(
         summary=f"YuniKorn gave up the application of {first.name}: not all places of its group could be had within {span}"
         + (f"; this member asks for {asked}." if asked else "."),
@@ -407,7 +411,7 @@ def _finished(cluster: Cluster) -> Iterator[Fix]:
             over.setdefault(item.namespace, []).append(item.name)
     if over:
         names = [f"{namespace}/{name}" for namespace, group in over.items() for name in group]
-        said = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        said = few(names, 3)
         yield fixes.advice(
             f"Delete the PodGroups whose pods have all ended and that are in the queue all the same ({said}): what they were promised is "
             "counted until they are gone, in later releases of Volcano no longer",
@@ -530,7 +534,6 @@ def _size(subject: Subject) -> int | None:
 
 
 #: LeaderWorkerSet's labels on its pods.
-_SET, _INDEX = "leaderworkerset.sigs.k8s.io/name", "leaderworkerset.sigs.k8s.io/group-index"
 
 
 def _fewer_groups(subject: Subject, asked: int, resource: str) -> Fix | None:
@@ -543,13 +546,13 @@ def _fewer_groups(subject: Subject, asked: int, resource: str) -> Fix | None:
     others: dict[str, int] = {}  # leaders that ask for less
     for pod in subject.cluster.all(k8s.Pod, "Pod", subject.namespace):
         labels = pod.metadata.label_texts
-        if labels.get(_SET) != workload.name or pod.status.phase in ("Succeeded", "Failed"):
+        if labels.get(WORKER_SET) != workload.name or pod.status.phase in ("Succeeded", "Failed"):
             continue
-        of_group = groups.setdefault(labels.get(_INDEX, ""), [])
+        of_group = groups.setdefault(labels.get(WORKER_GROUP, ""), [])
         if requests_of(pod).get(resource, 0) == asked:
             of_group.append(bool(pod.spec.node_name))
         else:
-            others[labels.get(_INDEX, "")] = others.get(labels.get(_INDEX, ""), 0) + 1
+            others[labels.get(WORKER_GROUP, "")] = others.get(labels.get(WORKER_GROUP, ""), 0) + 1
     whole = size - max(others.values(), default=0)
     complete = [index for index, placed in groups.items() if sum(placed) >= whole]
     held = sum(sum(placed) for index, placed in groups.items() if index not in complete)

@@ -27,6 +27,7 @@ from kubectl_llmdoctor.api import (
     parse_time,
     pod_evidence,
     say_bytes,
+    say_devices,
     say_seconds,
     usage_of,
 )
@@ -145,7 +146,7 @@ def _unkillable(pod: Pod, events: Events) -> Iterator[Finding]:
     if seconds < _GOES_SECONDS or not told or not again or not running or not pod.accelerators:
         return
     where = pod.spec.node_name or "its node"
-    held = ", ".join(f"{number} {resource}" for resource, number in pod.accelerators.items())
+    held = say_devices(pod.accelerators)
     yield Finding(
         summary=f"{pod.name} should have been gone for {say_seconds(seconds)}, and the kubelet of {where} cannot end it; it keeps {held}.",
         evidence=(

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
+    PART_OF,
     Finding,
     Fix,
     Pending,
@@ -131,7 +132,7 @@ def _part_of(pod: k8s.Pod) -> float | None:
 
 
 #: By which the parts of one application belong together.
-_RELEASE = ("app.kubernetes.io/instance", "app.kubernetes.io/part-of")
+_RELEASE = ("app.kubernetes.io/instance", PART_OF)
 
 
 def _of_one_release(pending: Pending, found: Cause) -> Fix | None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
+    MACHINE,
     Finding,
     Fix,
     Pending,
@@ -21,7 +22,6 @@ from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._repairs import ways
 from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._words import (
-    MACHINE,
     asked_in,
     asking,
     finding,

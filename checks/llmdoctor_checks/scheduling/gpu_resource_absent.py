@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import msgspec
 
 from kubectl_llmdoctor.api import (
+    MACHINE,
     Cluster,
     Container,
     Finding,
@@ -49,7 +50,6 @@ from llmdoctor_checks.scheduling._obstacles import Cause, vendor
 from llmdoctor_checks.scheduling._repairs import named, renamed, tolerating, tried
 from llmdoctor_checks.scheduling._separation import FARGATE, cause
 from llmdoctor_checks.scheduling._words import (
-    MACHINE,
     asked_in,
     asking,
     finding,

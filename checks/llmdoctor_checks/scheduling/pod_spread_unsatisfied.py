@@ -3,6 +3,10 @@
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
+    GKE_GPU,
+    GPU_PRODUCT,
+    HOSTNAME,
+    MACHINE,
     Evidence,
     Finding,
     Fix,
@@ -23,8 +27,6 @@ from llmdoctor_checks.scheduling._obstacles import Cause
 from llmdoctor_checks.scheduling._repairs import old_first, one_more, ways
 from llmdoctor_checks.scheduling._separation import cause
 from llmdoctor_checks.scheduling._words import finding, node_lines, nodes_said, number_of
-
-_HOSTNAME = "kubernetes.io/hostname"
 
 
 @check("pod-spread-unsatisfied", since="0.1")
@@ -133,8 +135,8 @@ def _fixes(pending: Pending, found: Cause, repelling: list[tuple[str, k8s.PodAff
 
 
 #: Labels by which nodes with GPUs are told from others.
-_OF_GPUS = ("nvidia.com/gpu.present", "amd.com/gpu.product-name", "nvidia.com/gpu.product", "cloud.google.com/gke-accelerator",
-            "node.kubernetes.io/instance-type")  # fmt: skip
+_OF_GPUS = ("nvidia.com/gpu.present", "amd.com/gpu.product-name", GPU_PRODUCT, GKE_GPU,
+            MACHINE)  # fmt: skip
 
 
 def _selecting(pending: Pending) -> Fix:
@@ -185,7 +187,7 @@ def _narrowed(pending: Pending, repelling: list[tuple[str, k8s.PodAffinityTerm]]
 
 def _more(pending: Pending, found: Cause) -> list[Fix]:
     """One more node, where that helps: elsewhere one more of a kind makes no domain less uneven."""
-    return one_more(pending, found) if _HOSTNAME in _keys(pending) else []
+    return one_more(pending, found) if HOSTNAME in _keys(pending) else []
 
 
 def _keys(pending: Pending) -> set[str]:
@@ -208,7 +210,7 @@ def _barren(pending: Pending, found: Cause) -> list[str]:
     names: list[str] = []
     for rule in _strict(spec):
         key = rule.topology_key
-        if key == _HOSTNAME or rule.node_affinity_policy == "Ignore":
+        if key == HOSTNAME or rule.node_affinity_policy == "Ignore":
             continue
         nodes = [
             v.node

@@ -3,8 +3,13 @@
 import re
 from collections.abc import Iterator
 
+import msgspec
+
 from kubectl_llmdoctor.api import (
+    HOSTNAME,
+    NO_PROVISIONER,
     Cluster,
+    Event,
     Events,
     Evidence,
     Finding,
@@ -21,20 +26,15 @@ from kubectl_llmdoctor.api import (
     event_evidence,
     expression,
     fixes,
-    k8s,
-    milli,
-    mismatches,
     object_evidence,
     pod_evidence,
-    requests_of,
     rows,
     top_of,
-    untolerated,
-    usage_of,
     words,
     workload_evidence,
 )
 from llmdoctor_checks._trust import trusting, untrusted
+from llmdoctor_checks.scheduling._attached import attached_elsewhere
 from llmdoctor_checks.scheduling._claims import VolumeClaim, nowhere, users_of, volume_claims, volume_where
 from llmdoctor_checks.scheduling._holders import replaced
 from llmdoctor_checks.scheduling._obstacles import Cause
@@ -47,6 +47,7 @@ from llmdoctor_checks.scheduling._provisioning import (
     of_class,
     other_class,
     provided,
+    quotes,
     told,
     where_gpus_are,
     with_room,
@@ -87,11 +88,7 @@ _STORED = ("PersistentVolumeClaim", "PersistentVolume")
 _OF_ANY = frozenset({"claim", "data", "disk", "pvc", "storage", "store", "volume"})
 _SHORT = 2
 
-#: For how long beyond its grace period a deleted pod is there that does not end by itself.
-_OVERDUE_SECONDS = 60
 
-#: The label by which a pod chooses one node.
-_HOSTNAME = "kubernetes.io/hostname"
 #: The size of a claim of which nothing is known.
 _USUAL = "200Gi"
 
@@ -149,7 +146,7 @@ def pvc_unbound(
     if pending and found:
         yield from _waiting(pending, found, events)
     elif events and not pod.ready and pod.exists:
-        yield from _attached_elsewhere(pod, workload, events)
+        yield from attached_elsewhere(pod, workload, events)
         yield from _never_bound(pod, workload, events)
     elif workload and not pod.exists and (pod.gpus or subject.engines(pod)):
         yield from _shared(pod, workload, subject)
@@ -321,8 +318,8 @@ def _on_one_node(pod: Pod) -> bool:
     """Whether all its replicas must run on the same node."""
     affinity = pod.spec.affinity.pod_affinity if pod.spec.affinity else None
     terms = affinity.required_during_scheduling_ignored_during_execution if affinity else ()
-    together = any(term.topology_key == "kubernetes.io/hostname" for term in terms)
-    return bool(pod.spec.node_name) or "kubernetes.io/hostname" in pod.spec.node_selector or together
+    together = any(term.topology_key == HOSTNAME for term in terms)
+    return bool(pod.spec.node_name) or HOSTNAME in pod.spec.node_selector or together
 
 
 def _waiting(pending: Pending, found: Cause, events: Events | None) -> Iterator[Finding]:
@@ -338,7 +335,7 @@ def _waiting(pending: Pending, found: Cause, events: Events | None) -> Iterator[
     )
     evidence: list[Evidence] = []
     for claim, _ in faults or [(c, "") for c in volume_claims(pod)]:
-        evidence += _quotes(pod, claim)
+        evidence += quotes(pod, claim)
         evidence += [event_evidence(e, pod.cluster) for e in told(claim, events)[-2:]]
     if away := any(count.text.startswith("nodepool ") for count in found.counts):
         evidence += scaling_lines(pending)
@@ -477,89 +474,39 @@ def _unmade(pod: Pod, claim: VolumeClaim) -> str:
 
 
 def _unbound(pod: Pod, claim: VolumeClaim, events: Events | None) -> str:
-    cluster, name = pod.cluster, claim.storage_class
+    """Why a claim has no volume: by its class, by what should make one, or by what was said of it last."""
+    name = claim.storage_class
     size = dig(claim.item.raw, "spec.resources.requests.storage") if claim.item else None
     what = f"claim {claim.name}" + (f" ({size})" if size else "") + " is not bound"
-    classes = [i.name for i in cluster.items("StorageClass")]
     said = [e.message for e in told(claim, events)]
-    if differs := of_another_class(cluster, claim):
-        return f"{what}: it names {differs[0].name}, which has storage class {differs[1] or 'none'}, and its own is {name or 'none'}"
-    if name is None and not claim.volume and any("no storage class is set" in text for text in said):
-        return f"{what}: it names no storage class, there is no default one, and no existing volume matches"
-    if name is None and not claim.volume:
-        return f"{what}: it names no storage class" + ("" if classes else ", and there may be no default one")
-    by_hand = bool(name) and name not in classes and bool(of_class(cluster, claim))
-    if name and name not in classes and not by_hand and (classes or cluster.complete("StorageClass")):
-        return f"{what}: there is no storage class {name} (there is {', '.join(sorted(classes)) or 'none'})"
-    item = cluster.item("StorageClass", "", name) if name else None
-    provisioner = str(item.raw.get("provisioner") or "") if item else ""
-    if provisioner == "kubernetes.io/no-provisioner" or by_hand:
-        return f"{what}: storage class {name} makes no volumes, and no existing one matches where the pod could run"
-    if claim.item and (made_by := helper(cluster, claim)):
+    if why := _by_its_class(pod.cluster, claim, said):
+        return f"{what}: {why}"
+    what += f", storage class {name}" if name else ""
+    if claim.item and (made_by := helper(pod.cluster, claim)):
         ref = f"{made_by.metadata.namespace}/{made_by.metadata.name}"
-        return f"{what}, storage class {name}: the pod {ref}, which should make its volume, has no place itself"
+        return f"{what}: the pod {ref}, which should make its volume, has no place itself"
     why = " ".join(re.sub(_REPEATED, "", said[-1]).split()) if said else ""
     if not why and awaited(pod, claim, events):
-        return f"{what}, storage class {name}{nobody(pod, claim, events)}"
-    why = f": {why[:300]} …" if len(why) > 300 else f": {why.rstrip('.')}" if why else ""
-    return what + (f", storage class {name}" if name else "") + why
+        return f"{what}{nobody(pod, claim, events)}"
+    return what + (f": {why[:300]} …" if len(why) > 300 else f": {why.rstrip('.')}" if why else "")
 
 
-def _quotes(pod: Pod, claim: VolumeClaim) -> Iterator[Evidence]:
-    yield pod_evidence(pod, "volumes", f"persistentVolumeClaim: {claim.name}")
-    if claim.item:
-        text = f"phase: {claim.phase or 'unknown'}, storageClassName: {claim.storage_class or 'none'}"
-        text += f", accessModes: {', '.join(claim.modes)}" + (f", volumeName: {claim.volume}" if claim.volume else "")
-        yield Evidence(source="pod", ref=f"PersistentVolumeClaim/{claim.name}", text=text)
-    volume = pod.cluster.item("PersistentVolume", "", claim.volume) if claim.volume else None
-    if volume and volume_where(volume):
-        said = "nodeAffinity" if dig(volume.raw, "spec.nodeAffinity") else "labels"
-        yield Evidence(source="pod", ref=f"PersistentVolume/{volume.name}", text=f"{said}: {volume_where(volume)}")
-    if claim.item and claim.phase == "Pending" and (made_by := helper(pod.cluster, claim)):
-        said = next((c.message for c in made_by.status.conditions if c.type == "PodScheduled"), "") or "Pending"
-        yield Evidence(source="pod", ref=f"{made_by.metadata.namespace}/{made_by.metadata.name}", text=said)
-    for volume in pod.cluster.items("PersistentVolume"):
-        if claim.phase == "Pending" and dig(volume.raw, "spec.storageClassName") == claim.storage_class:
-            size, where = dig(volume.raw, "spec.capacity.storage"), volume_where(volume)
-            text = f"{dig(volume.raw, 'status.phase') or 'unknown'}, {size}" + (
-                f", only where {where}" if where else ""
-            )
-            yield Evidence(source="pod", ref=f"PersistentVolume/{volume.name}", text=text)
-
-
-def _stop(pod: Pod, name: str) -> Fix:
-    """The pod that has the volume taken away for good: what a controller makes comes back."""
-    item = pod.cluster.item("Pod", pod.namespace, name)
-    top = top_of(item, pod.cluster)
-    made_by = top.ref if top else fixes.maker(item) if item else ""
-    if not made_by:
-        return fixes.advice(f"Stop {name} first", f"kubectl -n {pod.namespace} delete pod {name}")
-    scaled = top is not None and top.kind in ("Deployment", "StatefulSet") and top.replicas == 1
-    command = f"kubectl -n {pod.namespace} scale {made_by.lower()} --replicas=0"
-    ends = "Wait until {} has ended, or delete it" if made_by.startswith("Job/") else "Scale {} down first"
-    return fixes.advice(
-        f"{ends.format(made_by)}, if it can be spared: {name} is its pod", *((command,) if scaled else ())
-    )
-
-
-def _ended(pod: Pod, user: k8s.Pod) -> Fix | None:
-    """What lets a pod end that has the volume and was deleted: to scale down who made it, which has let go of it, does nothing."""
-    meta, overdue = user.metadata, pod.cluster.seconds_since(user.metadata.deletion_timestamp)
-    if overdue is None or overdue < _OVERDUE_SECONDS:
-        return None
-    where = f"kubectl -n {pod.namespace}"
-    if meta.finalizers:
-        return fixes.platform(
-            f"Have the controller of {', '.join(meta.finalizers)} let {meta.name} go, or take that finalizer off it where the controller "
-            "is gone: the pod was deleted, and keeps the volume until it has ended",
-            f'{where} patch pod {meta.name} --type=merge -p \'{{"metadata":{{"finalizers":null}}}}\'',
-        )
-    return fixes.platform(
-        f"See why {meta.name} does not end on {user.spec.node_name} (its processes, the unmounting of its volumes in the kubelet's log): "
-        "it was deleted, and keeps the volume until then; remove it by force only when nothing of it runs there any more",
-        f"{where} describe pod {meta.name}",
-        f"{where} delete pod {meta.name} --force --grace-period=0",
-    )
+def _by_its_class(cluster: Cluster, claim: VolumeClaim, said: list[str]) -> str:
+    """What is wrong with the storage class of a claim; empty where nothing is known to be."""
+    name, classes = claim.storage_class, [i.name for i in cluster.items("StorageClass")]
+    if differs := of_another_class(cluster, claim):
+        return f"it names {differs[0].name}, which has storage class {differs[1] or 'none'}, and its own is {name or 'none'}"
+    if name is None and not claim.volume:
+        if any("no storage class is set" in text for text in said):
+            return "it names no storage class, there is no default one, and no existing volume matches"
+        return "it names no storage class" + ("" if classes else ", and there may be no default one")
+    by_hand = bool(name) and name not in classes and bool(of_class(cluster, claim))
+    if name and name not in classes and not by_hand and (classes or cluster.complete("StorageClass")):
+        return f"there is no storage class {name} (there is {', '.join(sorted(classes)) or 'none'})"
+    item = cluster.item("StorageClass", "", name) if name else None
+    if by_hand or (item and item.raw.get("provisioner") == NO_PROVISIONER):
+        return f"storage class {name} makes no volumes, and no existing one matches where the pod could run"
+    return ""
 
 
 def _fixes(pod: Pod, claim: VolumeClaim, found: Cause, events: Events | None) -> Iterator[Fix]:
@@ -646,149 +593,6 @@ def _controllers_account(pod: Pod, maker: str) -> tuple[str, str]:
     return (item.namespace if item else "kube-system"), name
 
 
-#: How a container waits while the volumes of its pod are not there.
-_NOT_MOUNTED = ("", "ContainerCreating", "PodInitializing")
-
-#: How the attach/detach controller names the pods that have the volume, those of the same namespace only.
-_USED_BY = expression(r"already used by pod\(s\) (.{1,200})")
-
-
-#: Claims of a pod, each with another pod that uses it on another node.
-_Users = list[tuple[VolumeClaim, k8s.Pod]]
-
-
-def _attached_elsewhere(pod: Pod, workload: Workload | None, events: Events) -> Iterator[Finding]:
-    """A pod that has a node and waits for a volume that another node has."""
-    if any(c.running for c in pod.containers):
-        return
-    failed = [
-        e for e in events.of("FailedAttachVolume", "FailedMount") if e.name == pod.name and _HELD.search(e.message)
-    ]
-    if not failed or came_further(failed[-1], events) or pod.handed_over(failed[-1]):
-        return
-    if any(c.waiting and c.waiting.reason not in _NOT_MOUNTED for c in pod.containers):
-        return  # its volumes were mounted before its image was asked for
-    claims = [c for c in volume_claims(pod) if "ReadWriteOnce" in c.modes] or list(volume_claims(pod))
-    users = [
-        (c, u) for c in claims for u in users_of(pod.cluster, pod, c.name) if u.spec.node_name != pod.spec.node_name
-    ]
-    said = failed[-1].message
-    lost = next((name for _, user in users if (name := _gone(pod.cluster, user.spec.node_name))), None)
-    ended = _ended(pod, users[0][1]) if users and not lost else None
-    why, ways = "", _to_free(pod, workload, users, said)
-    if lost:
-        why, ways = f". Node {lost} no longer reports, so that nobody detaches it", [_out_of_service(lost)]
-    elif ended:
-        why, ways = ". It was deleted, and has not ended in its grace period", [ended, *_to_share(users, said)]
-    yield Finding(
-        confidence="certain" if users else "likely",
-        summary=f"{_held_where(pod, users, said)}{why}.",
-        evidence=(event_evidence(failed[-1], pod.cluster), *(e for c in claims for e in _quotes(pod, c))),
-        explains=("volume-mount-failed", "not-ready", "rollout-stuck"),
-        fixes=tuple(ways),
-    )
-
-
-def _held_where(pod: Pod, users: _Users, said: str) -> str:
-    """Who has the volume, by the pods that were read, else by what the event says."""
-    if users:
-        claim, user = users[0]
-        return (
-            f"Claim {claim.name} can be mounted on one node at a time, and {user.metadata.name} has it on "
-            f"{user.spec.node_name}; this pod was placed on {pod.spec.node_name}"
-        )
-    machine, named = _machine(said), _USED_BY.search(said)
-    holder = f" ({machine})" if machine else f", where {named[1].rstrip('.')} uses it" if named else ""
-    return f"A volume of it is still attached to another node{holder}, and can be attached to one only"
-
-
-def _machine(said: str) -> str | None:
-    held = _HELD.search(said)
-    return held["machine"] if held else None
-
-
-def _to_share(users: _Users, said: str) -> list[Fix]:
-    """What lets several pods have the volume; before that what detaches it, where it is the cloud that still holds it."""
-    there = f" ({users[0][1].spec.node_name} now)" if users else ""
-    share = fixes.advice(f"Have all pods that share the claim run on one node{there}, or use ReadWriteMany storage")
-    # Kubernetes itself passes it for free
-    return [share] if "Multi-Attach error" in said else [_detached(_machine(said)), share]
-
-
-def _to_free(pod: Pod, workload: Workload | None, users: _Users, said: str) -> list[Fix]:
-    """What lets this pod have the volume, whose holder runs."""
-    ways = _to_share(users, said)
-    own = bool(workload and users and _made_by(users[0][1], workload, pod.cluster))
-    if users and not own:  # to scale its own workload down would take this pod away as well
-        claim, user = users[0]
-        stop = _stop(pod, user.metadata.name)
-        # what a controller keeps running is meant to run
-        serves = any(owner.kind != "Job" for owner in user.metadata.owner_references)
-        return [*_there(pod, claim.name, user.spec.node_name), *([*ways, stop] if serves else [stop, *ways])]
-    if workload and workload.kind == "Deployment" and own:
-        text = f"Let the old pod go before the new one is made: strategy Recreate in {workload.ref}"
-        ways.insert(0, fixes.set_field(workload.item, "/spec/strategy", {"type": "Recreate"}, text, op="add"))
-    if named := _USED_BY.search(said):
-        ways.append(fixes.advice(f"Stop {named[1].rstrip('.')} first"))
-    return ways
-
-
-def _detached(machine: str | None) -> Fix:
-    """To free a volume that the storage, and not Kubernetes, says is in use on another machine."""
-    return fixes.platform(
-        f"Stop what still uses it on {machine or 'the other machine'}; where nothing does, detach it there "
-        "(a VolumeAttachment that was left, else in the cloud or the storage itself), and it is attached at the next try",
-        "kubectl get volumeattachments",
-        f"kubectl get pods -A -o wide | grep {machine}" if machine else "kubectl get pods -A -o wide",
-    )
-
-
-def _there(pod: Pod, claim: str, node: str) -> Iterator[Fix]:
-    """The pod on the node that has its volume, where there is room for what it asks for."""
-    item = pod.cluster.item("Node", "", node)
-    known = item.typed() if item else None
-    used = usage_of(pod.cluster).used(node)
-    if not isinstance(known, k8s.Node) or known.spec.unschedulable or not pod.cluster.complete_on(node):
-        return
-    kept = any(untolerated(known.spec.taints, pod.spec.tolerations))
-    if kept or mismatches(pod.spec, node, known.metadata.label_texts):
-        return
-    for resource, amount in requests_of(pod.obj).items():
-        have = milli(known.status.allocatable.get(resource))
-        if have is None or have < (used.get(resource, 0) + amount) * (1 if resource == "cpu" else 1000):
-            return
-    value = known.metadata.labels.get(_HOSTNAME, node)
-    text = f"Let it run on {node}, where {claim} is attached and has room beside it (nodeSelector {_HOSTNAME}: {value})"
-    there = bool(pod.spec.node_selector)
-    path = f"/nodeSelector/{escaped(_HOSTNAME)}" if there else "/nodeSelector"
-    yield fixes.set_spec(pod, path, value if there else {_HOSTNAME: value}, text)
-
-
-def _gone(cluster: Cluster, name: str) -> str:
-    """The node's name where its kubelet no longer reports."""
-    ready = {n.metadata.name: n for n in cluster.all(k8s.Node, "Node")}.get(name)
-    told = ready.status.condition("Ready") if ready else None
-    return name if told and told.status == "Unknown" else ""
-
-
-def _out_of_service(node: str) -> Fix:
-    """What gives the volumes of a node free that is down for good (non-graceful node shutdown)."""
-    return fixes.platform(
-        f"Bring {node} back. Where it is switched off for certain (its console, the cloud), taint it out-of-service: the pods on it are "
-        "removed and their volumes detached; take the taint away when it is back",
-        f"kubectl taint nodes {node} node.kubernetes.io/out-of-service=nodeshutdown:NoExecute",
-    )
-
-
-#: A volume that another machine has: the attach controller's words; those of Azure, Compute Engine and Longhorn, which name the machine, of
-#: EC2 and of Ceph (rbd), which do not.
-_HELD = expression(
-    r"Multi-Attach error|(?:already attached to node\(|is already being used by '|is currently attached to different node )"
-    r"(?:[^)'\s]{0,400}/)?(?P<machine>[\w.-]{1,253})|VolumeInUse: \S{1,60} is already attached to an instance|"
-    r"rbd image \S{1,253} is still being used"
-)
-
-
 #: What the kubelet finds when it looks at a claim (pkg/kubelet/volumemanager/populator).
 _UNUSABLE = (
     r"(?:error processing PVC \S+/(?P<name>[\w.-]+)|for volume \"(?P<volume>[^\"]{1,253})\" ?): (?:failed to fetch PVC from API server: "
@@ -796,61 +600,98 @@ _UNUSABLE = (
 )
 
 
-def _never_bound(pod: Pod, workload: Workload | None, events: Events) -> Iterator[Finding]:
-    """A pod that was given a node past the scheduler, which would have waited for the claim.
+class _PastTheScheduler(msgspec.Struct, frozen=True):
+    """A claim that a pod cannot use, which was given a node past the scheduler."""
 
-    With `WaitForFirstConsumer` it would have chosen the node for the volume, too: without it nobody does.
-    """
+    pod: Pod
+    claim: VolumeClaim
+    workload: Workload | None
+    event: Event
+    #: as the kubelet says; empty where the claim does not exist
+    why: str
+    #: what was tried to make a volume for it, and that it waits for a pod to be placed
+    refused: list[Event]
+    waits: list[Event]
+
+    @property
+    def named(self) -> str:
+        """The node that the workload names; empty where it names none."""
+        raw = self.workload.item.raw if self.workload and self.workload.item else {}
+        return str(dig(raw, "spec.template.spec.nodeName") or "")
+
+
+def _past_the_scheduler(pod: Pod, workload: Workload | None, events: Events) -> _PastTheScheduler | None:
     if not pod.spec.node_name or pod.begun:
-        return
+        return None
     failed = [
         (e, hit) for e in events.of("FailedMount") if e.name == pod.name and (hit := re.search(_UNUSABLE, e.message))
     ]
     if not failed or came_further(failed[-1][0], events):
-        return
+        return None
     event, hit = failed[-1]
     mounts = {v.name: v.persistent_volume_claim.claim_name for v in pod.spec.volumes if v.persistent_volume_claim}
     claim = next((c for c in volume_claims(pod) if c.name == (hit["name"] or mounts.get(hit["volume"]))), None)
     if claim is None or (
         claim.item and (claim.phase == "Bound" and not dig(claim.item.raw, "metadata.deletionTimestamp"))
     ):
+        return None
+    return _PastTheScheduler(
+        pod,
+        claim,
+        workload,
+        event,
+        "" if hit["missing"] else str(hit["why"]),
+        refused=told(claim, events)[-1:],
+        waits=[e for e in events.of("WaitForFirstConsumer", "WaitForPodScheduled") if e.name == claim.name],
+    )
+
+
+def _never_bound(pod: Pod, workload: Workload | None, events: Events) -> Iterator[Finding]:
+    """A pod that was given a node past the scheduler, which would have waited for the claim.
+
+    With `WaitForFirstConsumer` it would have chosen the node for the volume, too: without it nobody does.
+    """
+    found = _past_the_scheduler(pod, workload, events)
+    if found is None:
         return
-    waits = [e for e in events.of("WaitForFirstConsumer", "WaitForPodScheduled") if e.name == claim.name]
-    refused = told(claim, events)[-1:]
-    raw = workload.item.raw if workload and workload.item else {}
-    named = dig(raw, "spec.template.spec.nodeName")
-    if hit["missing"]:
-        summary = f"Claim {claim.name} does not exist in {pod.namespace}"
-        answers = [_made(pod, claim.name)]
-    elif refused and hit["why"] == "PVC is not bound":
-        unbound = _unbound(pod, claim, events)
-        summary, describe = unbound[:1].upper() + unbound[1:], f"kubectl -n {pod.namespace} describe pvc {claim.name}"
-        answers = [*_provided(pod, claim, events, describe)]
-    else:
-        summary = f"Claim {claim.name} is {(hit['why'] or '').removeprefix('PVC is ')}"
-        describe = f"kubectl -n {pod.namespace} describe pvc {claim.name}"
-        answers = [fixes.advice("See what the claim waits for", describe)]
-        if hit["why"] == "PVC is not bound" and (waits or named):
-            summary += f": it waits for a scheduler, and {pod.name} was put on {pod.spec.node_name} without one"
-            if workload and named:
-                answers.insert(0, _scheduled(workload, str(named)))
+    claim, named = found.claim, found.named
+    summary, answers = _why_unusable(found, events)
     yield Finding(
         confidence="certain" if claim.item or claim.exists is False else "likely",
         summary=summary + ".",
         evidence=(
-            event_evidence(event, pod.cluster),
-            *(event_evidence(e, pod.cluster) for e in refused or waits[-1:]),
-            *((workload_evidence(workload, "spec.template.spec.nodeName", str(named)),) if workload and named else ()),
-            *_quotes(pod, claim),
+            event_evidence(found.event, pod.cluster),
+            *(event_evidence(e, pod.cluster) for e in found.refused or found.waits[-1:]),
+            *((workload_evidence(workload, "spec.template.spec.nodeName", named),) if workload and named else ()),
+            *quotes(pod, claim),
         ),
         explains=("volume-mount-failed", "not-ready", "rollout-stuck"),
         fixes=tuple(answers),
     )
 
 
+def _why_unusable(found: _PastTheScheduler, events: Events) -> tuple[str, list[Fix]]:
+    """What keeps the claim from being used, and what to do about it."""
+    pod, claim = found.pod, found.claim
+    describe = f"kubectl -n {pod.namespace} describe pvc {claim.name}"
+    if not found.why:
+        return f"Claim {claim.name} does not exist in {pod.namespace}", [_made(pod, claim.name)]
+    unbound = found.why == "PVC is not bound"
+    if unbound and found.refused:
+        words = _unbound(pod, claim, events)
+        return words[:1].upper() + words[1:], [*_provided(pod, claim, events, describe)]
+    summary = f"Claim {claim.name} is {found.why.removeprefix('PVC is ')}"
+    answers = [fixes.advice("See what the claim waits for", describe)]
+    if unbound and (found.waits or found.named):
+        summary += f": it waits for a scheduler, and {pod.name} was put on {pod.spec.node_name} without one"
+        if found.workload and found.named:
+            answers.insert(0, _scheduled(found.workload, found.named))
+    return summary, answers
+
+
 def _scheduled(workload: Workload, node: str) -> Fix:
     """The same node by a selector, which the scheduler obeys, instead of by nodeName."""
-    spec, key = "/spec/template/spec", "kubernetes.io/hostname"
+    spec, key = "/spec/template/spec", HOSTNAME
     chosen = isinstance(dig(workload.item.raw, "spec.template.spec.nodeSelector"), dict)
     added: dict[str, object] = (
         {"path": f"{spec}/nodeSelector/{escaped(key)}", "value": node}
@@ -861,10 +702,3 @@ def _scheduled(workload: Workload, node: str) -> Fix:
     return fixes.patch_object(
         workload.item, text, [{"op": "remove", "path": f"{spec}/nodeName"}, {"op": "add", **added}]
     )
-
-
-def _made_by(user: k8s.Pod, workload: Workload, cluster: Cluster) -> bool:
-    """Whether the pod that has the claim is of the same workload: in a rolling update, the one to be replaced."""
-    item = cluster.item("Pod", user.metadata.namespace, user.metadata.name)
-    top = top_of(item, cluster)
-    return top is not None and top.item is workload.item

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 import msgspec
 
 from kubectl_llmdoctor.api import (
+    KUEUE_QUEUE,
+    PART_OF,
+    WORKER_SET,
     Cluster,
     Evidence,
     Finding,
@@ -52,15 +55,12 @@ _KEEPERS = {
     "instaslice": "The InstaSlice operator",
     "jobset": "JobSet",
 }
-_QUEUE = "kueue.x-k8s.io/queue-name"
 _SLICE = "kueue.x-k8s.io/podset-slice-size"
 
 #: What a ProvisioningRequest passes on of a cloud that has no such machine now.
 _NO_MACHINES = (
     r"(?i)STOCKOUT|out of resources|RESOURCE_POOL_EXHAUSTED|insufficient ?(?:instance ?)?capacity|not enough resources"
 )
-#: What each pod of a LeaderWorkerSet bears, which Kueue counts as a group as well.
-_OF_SET = "leaderworkerset.sigs.k8s.io/name"
 
 #: What to do about what Kueue says (pkg/controller/core/workload_controller.go, pkg/cache/scheduler/tas_flavor_snapshot.go).
 _ADVICE = (
@@ -172,14 +172,16 @@ def scheduling_gated(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
             evidence=(
                 Evidence(source="workload", ref=f"{item.kind}/{item.name} spec.suspend", text="true"),
                 Evidence(
-                    source="workload", ref=f"{item.kind}/{item.name} metadata.labels", text=f"{_QUEUE}: {_queue(item)}"
+                    source="workload",
+                    ref=f"{item.kind}/{item.name} metadata.labels",
+                    text=f"{KUEUE_QUEUE}: {_queue(item)}",
                 ),
                 *said,
                 *_of_queues(queued, cluster),
                 *_last_words(item, cluster),
             ),
             explains=EXPLAINS,
-            fixes=tuple(_fixes(subject, [_QUEUE], queued)),
+            fixes=tuple(_fixes(subject, [KUEUE_QUEUE], queued)),
         )
 
 
@@ -226,7 +228,7 @@ def _suspended(item: Item) -> bool:
 
 
 def _queue(item: Item) -> str:
-    return item.labels.get(_QUEUE, "")
+    return item.labels.get(KUEUE_QUEUE, "")
 
 
 def _waits(workload: Item) -> Iterator[Evidence]:
@@ -361,9 +363,9 @@ def _unqueued(pod: Pod, queued: list[Item]) -> str:
     admitted = bool(queued) and all(workload.condition("Admitted", "True") for workload in queued)
     if not admitted and not _deactivated(queued):
         return ""
-    if (GROUP in labels or _OF_SET in labels) and _QUEUE not in labels:
+    if (GROUP in labels or WORKER_SET in labels) and KUEUE_QUEUE not in labels:
         state = "is admitted" if admitted else "was given up (deactivated)"
-        return f"the workload {state}, and {pod.name} lacks the label {_QUEUE}"
+        return f"the workload {state}, and {pod.name} lacks the label {KUEUE_QUEUE}"
     if over := left_over(pod, queued):
         return (
             f"the workload is admitted, and Kueue chose places for {over.placed} of the {over.pods} pods of its pod set {over.pod_set}, "
@@ -371,7 +373,7 @@ def _unqueued(pod: Pod, queued: list[Item]) -> str:
         )
     if other := _of_another_queue(pod, queued):
         state = "is admitted to" if admitted else "was given up (deactivated) in"
-        return f"the workload {state} {other}, and {pod.name} names {labels[_QUEUE]} in its label {_QUEUE}"
+        return f"the workload {state} {other}, and {pod.name} names {labels[KUEUE_QUEUE]} in its label {KUEUE_QUEUE}"
     return ""
 
 
@@ -383,7 +385,7 @@ def _deactivated(queued: list[Item]) -> bool:
 def _of_another_queue(pod: Pod, queued: list[Item]) -> str:
     """The queue of the pod's whole, where the pod's own label names another."""
     queues = {str(dig(w.raw, "spec.queueName") or "") for w in queued}
-    own = pod.labels.get(_QUEUE)
+    own = pod.labels.get(KUEUE_QUEUE)
     return min(queues) if own and queues and own not in queues else ""
 
 
@@ -394,7 +396,7 @@ def _ending(reason: str) -> str:
 def _owners(subject: Subject, cluster: Cluster) -> Iterator[Evidence]:
     """What the owners, or what else is named as the pod's whole, say of themselves."""
     pod = subject.pods[0]
-    whole = pod.labels.get("app.kubernetes.io/part-of", "")
+    whole = pod.labels.get(PART_OF, "")
     for kind in cluster.kinds():
         for item in cluster.items(kind, subject.namespace):
             mine = (item.kind, item.name) in subject.related and item.kind not in ("Pod", "ReplicaSet", "Deployment")
@@ -573,8 +575,12 @@ def _of_kueue(subject: Subject, queued: list[Item]) -> Iterator[Fix]:
         )
         return
     yield fixes.advice("See what Kueue's Workload waits for: quota, topology, an admission check", *commands)
-    if subject.workload and not _queue(subject.workload.item) and not any(_QUEUE in pod.labels for pod in subject.pods):
-        yield fixes.advice(f"Name the queue on {subject.workload.ref}: label {_QUEUE}")
+    if (
+        subject.workload
+        and not _queue(subject.workload.item)
+        and not any(KUEUE_QUEUE in pod.labels for pod in subject.pods)
+    ):
+        yield fixes.advice(f"Name the queue on {subject.workload.ref}: label {KUEUE_QUEUE}")
 
 
 def _of_full_nodes(queued: list[Item], cluster: Cluster, reason: str, look: str) -> Fix | None:
@@ -634,13 +640,15 @@ def _queue_named(subject: Subject, queued: list[Item]) -> Fix:
         if queues
         else f" (none of {namespace} was seen: make one of a ClusterQueue)"
     )
-    text = f"Name the LocalQueue {queue}{which}, in the label {_QUEUE} of {where}: the workload has none"
+    text = f"Name the LocalQueue {queue}{which}, in the label {KUEUE_QUEUE} of {where}: the workload has none"
     if pod and len(queues) == 1 and (not owners or "Pod" in owners):
         return fixes.annotate(
-            pod, {_QUEUE: queue}, text.replace(" of " + where, f" of the pods of {where}"), field="labels"
+            pod, {KUEUE_QUEUE: queue}, text.replace(" of " + where, f" of the pods of {where}"), field="labels"
         )
     commands = (
-        [f"kubectl -n {namespace} label {_target(subject)} --overwrite {_QUEUE}={queue}"] if subject.workload else []
+        [f"kubectl -n {namespace} label {_target(subject)} --overwrite {KUEUE_QUEUE}={queue}"]
+        if subject.workload
+        else []
     )
     return fixes.advice(text, *([] if queues else ["kubectl get localqueues.kueue.x-k8s.io -A"]), *commands)
 
@@ -655,9 +663,9 @@ def _queue_made(subject: Subject, kind: str, name: str) -> Fix:
     if kind == "LocalQueue" and len(queues) == 1 and cluster.complete("LocalQueue", namespace) and subject.pods:
         where = subject.workload.ref if subject.workload else fixes.edited(subject.pods[0])
         return fixes.advice(
-            f"Name queue {queues[0]} in the label {_QUEUE} of {where}, the only one of {namespace}, instead of {name}",
+            f"Name queue {queues[0]} in the label {KUEUE_QUEUE} of {where}, the only one of {namespace}, instead of {name}",
             *(
-                [f"kubectl -n {namespace} label {_target(subject)} --overwrite {_QUEUE}={queues[0]}"]
+                [f"kubectl -n {namespace} label {_target(subject)} --overwrite {KUEUE_QUEUE}={queues[0]}"]
                 if subject.workload
                 else []
             ),
@@ -669,7 +677,7 @@ def _queue_made(subject: Subject, kind: str, name: str) -> Fix:
         )
     place = f" in {namespace}" if kind == "LocalQueue" else ""
     return fixes.platform(
-        f"Make the {kind} {name}{place}{others or ', or name one that exists'} in the label {_QUEUE}",
+        f"Make the {kind} {name}{place}{others or ', or name one that exists'} in the label {KUEUE_QUEUE}",
         "kubectl get localqueues.kueue.x-k8s.io,clusterqueues.kueue.x-k8s.io -A",
     )
 
@@ -720,14 +728,14 @@ def _of_one_pod(pod: Pod, subject: Subject, queued: list[Item], look: str) -> Fi
     if _of_another_queue(pod, queued):
         where = subject.workload.ref if subject.workload else "its owner"
         return fixes.advice(
-            f"Take {_QUEUE} out of the pod templates of {where}, name the queue on the object alone, and recreate {pod.name}",
+            f"Take {KUEUE_QUEUE} out of the pod templates of {where}, name the queue on the object alone, and recreate {pod.name}",
             look,
         )
     if queue := next((str(q) for w in queued if (q := dig(w.raw, "spec.queueName"))), ""):
-        text = f"Set {_QUEUE}={queue} in the pod templates too, and recreate {pod.name}; later releases of Kueue set it by themselves"
-        return fixes.annotate(pod, {_QUEUE: queue}, text, field="labels")
+        text = f"Set {KUEUE_QUEUE}={queue} in the pod templates too, and recreate {pod.name}; later releases of Kueue set it by themselves"
+        return fixes.annotate(pod, {KUEUE_QUEUE: queue}, text, field="labels")
     return fixes.advice(
-        f"Set {_QUEUE} in the pod templates too, and recreate {pod.name}; later releases of Kueue set it by themselves",
+        f"Set {KUEUE_QUEUE} in the pod templates too, and recreate {pod.name}; later releases of Kueue set it by themselves",
         look,
     )
 

@@ -19,8 +19,9 @@ from kubectl_llmdoctor.api import (
     leads_here,
     log_evidence,
     often,
+    written_before,
 )
-from llmdoctor_checks._clients import asking, before
+from llmdoctor_checks._clients import asking
 from llmdoctor_checks.serving._gateways import GENERATES
 from llmdoctor_checks.serving._patience import takes_more
 from llmdoctor_checks.serving._round_ages import asks_nothing_else
@@ -101,7 +102,7 @@ def refused(pod: Pod, server: Container, cluster: Cluster, own: Log | None) -> l
         if _of_one(line, ends, alone)
         or (re.search(_PATHS, line.text[:8000]) and (not here.isdisjoint(hosts) or named.search(line.text)))
     )
-    return [line for line in ours if not before(line, server, cluster)]
+    return [line for line in ours if not written_before(line, server, cluster)]
 
 
 def _of_one(line: Line, ends: set[str], alone: set[tuple[str, str, str]]) -> bool:
@@ -121,7 +122,9 @@ def _by_a_front(pod: Pod, server: Container, cluster: Cluster, own: Log) -> list
         return []
     who = {c.whose for c in asking(pod, cluster)}
     asked = (x.log.whose for x in lines)
-    return [line for line, one in zip(lines, asked, strict=True) if one in who and not before(line, server, cluster)]
+    return [
+        line for line, one in zip(lines, asked, strict=True) if one in who and not written_before(line, server, cluster)
+    ]
 
 
 def refused_itself(own: Log) -> list[Line]:

@@ -27,13 +27,14 @@ from kubectl_llmdoctor.api import (
     object_evidence,
     table,
 )
+from llmdoctor_checks._ingress import CLASS_ANNOTATION
 from llmdoctor_checks.scheduling._words import sentence
 from llmdoctor_checks.serving._exposure import backends
 from llmdoctor_checks.serving._routes import answers, led_by_others
 from llmdoctor_checks.start._routed_ports import ways_to
 
 IGNORED = "Ignoring ingress because of error while validating ingress class"
-_OLD, _DEFAULT = "kubernetes.io/ingress.class", "ingressclass.kubernetes.io/is-default-class"
+_DEFAULT = "ingressclass.kubernetes.io/is-default-class"
 _REFUSES = ("FailedBuildModel", "FailedDeployModel", "Translate")
 _TAKES = ("SuccessfullyReconciled", "Sync")
 #: Cloud controllers of a Service (`cloud-provider/controllers/service`).
@@ -52,7 +53,7 @@ def unserved(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]
         if (refused := _refused(item, pod, cluster)) is not None and not answers(pod, logs) and len(mine) == 1:
             yield refused
             return
-        if item.annotations.get(_OLD) or dig(item.raw, "status.loadBalancer.ingress"):
+        if item.annotations.get(CLASS_ANNOTATION) or dig(item.raw, "status.loadBalancer.ingress"):
             continue
         told, said = str(dig(item.raw, "spec.ingressClassName") or ""), _said(item, cluster)
         classes = list(cluster.items("IngressClass"))

@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 
+import msgspec
+
 from kubectl_llmdoctor.api import (
     Cluster,
     Container,
@@ -27,8 +29,9 @@ from kubectl_llmdoctor.api import (
     often,
     say_seconds,
     seconds_between,
+    written_before,
 )
-from llmdoctor_checks._clients import asking, before
+from llmdoctor_checks._clients import asking
 from llmdoctor_checks._told_where import prolonged
 from llmdoctor_checks.serving._answers import answered
 from llmdoctor_checks.serving._exposure import leads
@@ -130,7 +133,9 @@ def _of_undici(pod: Pod, engine: Engine, cluster: Cluster, ages: list[tuple[Line
         return None
     asking = clients(pod, {item.name for item in pod.services}, cluster)
     said = cluster.once(UNDICI, lambda: list(_words_of_clients(cluster, (UNDICI,))))
-    line = next((line for who, line in said if who in asking and not before(line, engine.container, cluster)), None)
+    line = next(
+        (line for who, line in said if who in asking and not written_before(line, engine.container, cluster)), None
+    )
     if line is None:
         return None
     return Finding(
@@ -171,7 +176,7 @@ def cut_short(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs
     said = cluster.once("cut short", lambda: list(_words_of_clients(cluster, CUT_SHORT)))
     names = {item.name for item in pod.services if leads(item, pod, ports(engine))}
     asking = clients(pod, names, cluster) if said else set()
-    lines = [line for who, line in said if who in asking and not before(line, engine.container, cluster)]
+    lines = [line for who, line in said if who in asking and not written_before(line, engine.container, cluster)]
     if len(lines) < _FEWEST_CUT:
         return None
     limits = (*of_envoy(names, pod.namespace, cluster), *timeouts(pod, engine, subject, cluster))
@@ -209,8 +214,31 @@ def _ages(line: Line) -> list[float]:
     return [float(age) for text in texts for age in re.findall(r"\b(\d{1,5}(?:\.\d{1,6})?) ?s(?:ec|econds)?\b", text)]
 
 
-def _all_as_old(pod: Pod, engine: Engine, ages: list[tuple[Line, float]]) -> Finding | None:
-    """Requests whose clients all went away at one age, mostly a round one: somebody has less patience than the server needs."""
+class _Alike(msgspec.Struct, frozen=True):
+    """Requests whose clients went away when they were of one age, among all whose clients did."""
+
+    lines: list[Line]
+    ages: list[tuple[Line, float]]
+    age: int
+    #: Ollama was loading the model for each
+    loading: bool
+
+    @property
+    def of_node(self) -> bool:
+        """Whether it is the age at which Node's fetch ends all that it asked at once together."""
+        return self.age == UNDICI_SECONDS and not self.loading
+
+    @property
+    def accused(self) -> bool:
+        """Whether it is somebody's fault, rather than what a few of many requests met."""
+        if self.loading and not long_past(self.lines):
+            return True
+        log, times = self.lines[0].log, len(self.lines)
+        return not (_few(log, times) or _many(log, times))
+
+
+def _alike(ages: list[tuple[Line, float]]) -> _Alike | None:
+    """The requests of one age, mostly a round one, where they are enough of all, and of several times."""
     loading = all(any(_drops(one) for one in x.log.lines(x.number - _BEFORE_OF_LOADS, x.number)) for x, _ in ages)
     middle = sorted(age for _, age in ages)[len(ages) // 2]
     age = _ROUND * round(middle / _ROUND)
@@ -220,45 +248,55 @@ def _all_as_old(pod: Pod, engine: Engine, ages: list[tuple[Line, float]]) -> Fin
         if any(re.search(_GENERATED, one.text[:2000]) for one in ages[0][0].log.find("| 200 |")):
             return None
         age = max(round(middle), 1)
-    alike = [line for line, one in ages if abs(one - age) <= _ALIKE]
-    # those that went together may be those of a client that ended
-    apart = [alike[0], *(y for x, y in pairwise(alike) if _apart(x, y))] if alike else []
-    if (age < _OLD and not loading) or len(alike) < (1 if loading else _CUT_OF_GONE) * len(ages):
+    found = _Alike([line for line, one in ages if abs(one - age) <= _ALIKE], ages, age, loading)
+    if (age < _OLD and not loading) or len(found.lines) < (1 if loading else _CUT_OF_GONE) * len(ages):
         return None
-    # Node's fetch ends all that it asked at once together, and tells the reason by the very age
-    of_node = age == UNDICI_SECONDS and not loading
-    if len(alike if of_node else apart) < (_FEWEST_CUT if loading and timeout else _FEWEST_ALIKE):
+    # those that went together may be those of a client that ended; Node tells the reason by the very age
+    apart = found.lines if found.of_node else _at_their_own_times(found.lines)
+    return found if len(apart) >= (_FEWEST_CUT if loading and timeout else _FEWEST_ALIKE) else None
+
+
+def _at_their_own_times(lines: list[Line]) -> list[Line]:
+    return [*lines[:1], *(y for x, y in pairwise(lines) if _apart(x, y))]
+
+
+def _all_as_old(pod: Pod, engine: Engine, ages: list[tuple[Line, float]]) -> Finding | None:
+    """Requests whose clients all went away at one age, mostly a round one: somebody has less patience than the server needs."""
+    found = _alike(ages)
+    if found is None:
         return None
+    lines, age, name = found.lines, found.age, engine.container.name
     then = (
-        f"and {engine.container.name} then dropped the model that it was loading: a timeout of theirs, or of a gateway, is "
-        "shorter than the load."
-        if loading
-        else f"while {engine.container.name} ran on: that is a timeout of theirs, or of what stands before it."
+        f"and {name} then dropped the model that it was loading: a timeout of theirs, or of a gateway, is shorter than the load."
+        if found.loading
+        else f"while {name} ran on: that is a timeout of theirs, or of what stands before it."
     )
     return Finding(
-        role="cause"
-        if (loading and not long_past(alike)) or not (_few(alike[0].log, len(alike)) or _many(alike[0].log, len(alike)))
-        else "note",
+        role="cause" if found.accused else "note",
         severity="warning",
-        confidence="likely" if loading or _answers(ages) else "possible",
-        summary=f"The clients of {count_of(len(alike), 'request')} went away when these were {say_seconds(age)} old, "
-        f"{'all of them' if len(alike) == len(ages) else f'of {len(ages)} whose clients did'}, {then}",
-        evidence=tuple(log_evidence(line) for line in alike[-2:]),
-        explains=("slow-load",) if loading else (),
-        fixes=(
-            next((fix for one in asking(pod, pod.cluster) if (fix := prolonged(one, age, enough(age)))), None)
-            or fixes.advice(
-                f"Raise the timeout of {say_seconds(age)} that clients of {fixes.edited(pod)}, or the gateway before it, have to "
-                f"{say_seconds(enough(age))}{'; it is what fetch of Node has unless told (headersTimeout of undici)' if of_node else ''}"
-            ),
-            fixes.set_env(
-                engine.container, "OLLAMA_KEEP_ALIVE", "-1", "Keep the model once it is loaded: OLLAMA_KEEP_ALIVE=-1"
-            )
-            if loading
-            else STREAM,
-        ),
-        order=alike[0].order,
+        confidence="likely" if found.loading or _answers(ages) else "possible",
+        summary=f"The clients of {count_of(len(lines), 'request')} went away when these were {say_seconds(age)} old, "
+        f"{'all of them' if len(lines) == len(ages) else f'of {len(ages)} whose clients did'}, {then}",
+        evidence=tuple(log_evidence(line) for line in lines[-2:]),
+        explains=("slow-load",) if found.loading else (),
+        fixes=(_more_patience(pod, found), _kept_loaded(engine.container) if found.loading else STREAM),
+        order=lines[0].order,
     )
+
+
+def _more_patience(pod: Pod, found: _Alike) -> Fix:
+    """A longer timeout of a client that says which it has, else of them all."""
+    wait = enough(found.age)
+    known = (prolonged(client, found.age, wait) for client in asking(pod, pod.cluster))
+    of_node = "; it is what fetch of Node has unless told (headersTimeout of undici)" if found.of_node else ""
+    return next(filter(None, known), None) or fixes.advice(
+        f"Raise the timeout of {say_seconds(found.age)} that clients of {fixes.edited(pod)}, or the gateway before it, have to "
+        f"{say_seconds(wait)}{of_node}"
+    )
+
+
+def _kept_loaded(container: Container) -> Fix:
+    return fixes.set_env(container, "OLLAMA_KEEP_ALIVE", "-1", "Keep the model once it is loaded: OLLAMA_KEEP_ALIVE=-1")
 
 
 def _drops(line: Line) -> bool:
@@ -297,7 +335,7 @@ def impatient(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> 
         if line.log.pod != pod.name
         # Ollama's own log tells how long each request took
         and not (UNDICI in line.text and engine.name == "ollama")
-        and not before(line, engine.container, cluster)
+        and not written_before(line, engine.container, cluster)
         and (
             host in numbers or addresses(host, names, pod.namespace, space)
             if host

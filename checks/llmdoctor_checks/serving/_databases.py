@@ -38,7 +38,7 @@ from kubectl_llmdoctor.api import (
     takes_telemetry,
     tracebacks,
 )
-from llmdoctor_checks._connections import BARE, DEFAULT_PORTS, NAMELESS, REFUSED, STATED
+from llmdoctor_checks._connections import BARE, NAMELESS, REFUSED, STATED, port_in
 from llmdoctor_checks._consequences import FAILED_START
 
 #: Prisma's errors P1001 and P1002 (schema-engine and query-engine, user-facing-errors; the port stands in quotes of its own up to 5),
@@ -164,8 +164,7 @@ def _named_in(text: str, line: Line, pod: Pod) -> Iterator[_Said]:
     for pattern in (*STATED, BARE):
         for found in re.finditer(pattern, text):
             said = found.groupdict()
-            port = said.get("port") or DEFAULT_PORTS.get(said.get("scheme") or "")
-            one = other(host=found["host"], port=int(port) if port else None)
+            one = other(host=found["host"], port=port_in(said))
             to = follow(one.host, one.port, pod, pod.cluster) if pattern is BARE else None
             if pattern is not BARE or one.host in _HERE or (to is not None and (to.service is not None or to.pods)):
                 yield one

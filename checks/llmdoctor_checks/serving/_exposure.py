@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from kubectl_llmdoctor.api import Cluster, Item, Pod, backends_of, dig, rows, table, words
+from llmdoctor_checks._ingress import CLASS_ANNOTATION
 from llmdoctor_checks.serving._policies import policies, rules
 
 #: Labels that a controller gives to one pod, or to the pods of one revision or one group.
@@ -152,7 +153,7 @@ def _classes(item: Item) -> list[str]:
     """The class of an Ingress in its new and in its old place; empty where none stands."""
     return [
         str(dig(item.raw, "spec.ingressClassName") or ""),
-        _annotations(item).get("kubernetes.io/ingress.class", ""),
+        _annotations(item).get(CLASS_ANNOTATION, ""),
     ]
 
 

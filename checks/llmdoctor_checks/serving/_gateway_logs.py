@@ -4,6 +4,7 @@ import re
 from itertools import takewhile
 
 from kubectl_llmdoctor.api import (
+    KNATIVE_REVISION,
     Cluster,
     Line,
     Log,
@@ -163,7 +164,7 @@ class _Server:
         self.containers = {engine.container.name for engine in subject.engines(pod)}
         self.names = {item.name for item in pod.services}
         self.names |= {subject.workload.name} if subject.workload else set()
-        self.names |= {pod.labels.get("serving.knative.dev/revision", "")} - {""}
+        self.names |= {pod.labels.get(KNATIVE_REVISION, "")} - {""}
         either, space = "|".join(map(re.escape, sorted(self.names))), re.escape(pod.namespace)
         # a route may spell a model's name with dots where Kubernetes has none
         self.name = re.compile(rf"(?<![\w-])(?:{either})(?![\w-])") if self.names else None

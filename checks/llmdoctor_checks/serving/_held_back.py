@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from kubectl_llmdoctor.api import (
+    KNATIVE_REVISION,
     Cluster,
+    Container,
     Engine,
     Finding,
     Fix,
@@ -23,7 +25,6 @@ from llmdoctor_checks.symptoms._by_gateways import refused_behind
 #: answers all others with 503 (its pkg/queue/breaker.go: "pending request queue full").
 _PROXY, _LETS = "queue-proxy", "CONTAINER_CONCURRENCY"
 
-_REVISION = "serving.knative.dev/revision"
 FULL = "pending request queue full"
 #: Fewer lines are a moment's.
 _FEWEST = 3
@@ -32,11 +33,16 @@ _FEWEST = 3
 _BATCHES, _FEW = frozenset({"vllm", "sglang", "tgi", "lmdeploy", "tensorrt-llm", "nim"}), 16
 
 
+def _let_through(proxy: Container | None) -> int:
+    """How many requests at once Knative's proxy lets through; 0 where it is not told."""
+    told = next((x for x in proxy.spec.env if x.name == _LETS), None) if proxy is not None else None
+    return int(str(told.value)) if told is not None and str(told.value).isdecimal() else 0
+
+
 def held_back(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Finding | None:
     """An engine that runs as many requests as its proxy lets through, all the while, and a gateway that is told 503 for others."""
     proxy = pod.container(_PROXY)
-    told = next((x for x in proxy.spec.env if x.name == _LETS), None) if proxy is not None else None
-    limit = int(str(told.value)) if told is not None and str(told.value).isdecimal() else 0
+    limit = _let_through(proxy)
     said = last_load(engine.container, logs)
     if proxy is None or logs is None or not 0 < limit <= _FEW or engine.name not in _BATCHES or not lasts(said):
         return None
@@ -61,9 +67,8 @@ def held_back(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> 
 
 def queue_full(pod: Pod, engine: Engine, cluster: Cluster) -> Finding | None:
     """The same by what Knative says of the requests that it answers with 503: its proxy in the pod, or its activator of the revision."""
-    proxy, revision = pod.container(_PROXY), pod.labels.get(_REVISION)
-    told = next((x for x in proxy.spec.env if x.name == _LETS), None) if proxy is not None else None
-    limit = int(str(told.value)) if told is not None and str(told.value).isdecimal() else 0
+    proxy, revision = pod.container(_PROXY), pod.labels.get(KNATIVE_REVISION)
+    limit = _let_through(proxy)
     if proxy is None or not 0 < limit <= _FEW or engine.name not in _BATCHES or not revision:
         return None
     own = (pod.name, _PROXY)

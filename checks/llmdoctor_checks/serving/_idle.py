@@ -30,8 +30,8 @@ from kubectl_llmdoctor.api import (
     seconds_between,
     top_of,
     written_ago,
+    written_before,
 )
-from llmdoctor_checks._clients import before
 from llmdoctor_checks.serving._gateways import GENERATES
 from llmdoctor_checks.serving._patience import writer_of
 from llmdoctor_checks.serving._timeouts import Timeout, longer, timeouts
@@ -209,7 +209,7 @@ def _reset(pod: Pod, server: Container, port: str, cluster: Cluster) -> list[Lin
             continue
         if who in asking if not to else beside or (host in addresses and number in ports):
             found.append(line)
-    return [x for x in found if not before(x, server, cluster) and (written_ago(x, cluster.now) or 0) < _A_DAY]
+    return [x for x in found if not written_before(x, server, cluster) and (written_ago(x, cluster.now) or 0) < _A_DAY]
 
 
 def _restarted(cluster: Cluster) -> set[str]:

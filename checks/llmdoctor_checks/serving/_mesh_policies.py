@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from kubectl_llmdoctor.api import (
+    KNATIVE_REVISION,
     Cluster,
     Engine,
     Evidence,
@@ -60,7 +61,6 @@ _SCRAPES = r"(?i)prometheus|vmagent|otel|opentelemetry|alloy|datadog"
 #: Knative's activator, which asks the proxy of a revision (`queue`) before it sends requests on; Istio's answer instead.
 _UNPROBED = r"unexpected body: want .{1,4}queue.{1,8}got .{1,4}RBAC: access denied"
 _OF_REVISION = r'"knative\.dev/key":(?:\{"knative\.dev/key":)?"(?P<key>[\w./-]{3,300})"'
-_REVISION = "serving.knative.dev/revision"
 _ACCESS_DENIED = "RBAC: access denied"
 #: What it says once a pod of a revision has answered it (pkg/activator/net/throttler.go).
 _THROTTLED, _REACHED = "Updating Revision Throttler with: ", r"backends = [1-9]"
@@ -152,7 +152,9 @@ def unprobed(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
         ):
             continue
         space, _, revision = match["key"].partition("/")
-        its = next((one.labels for one in cluster.items("Pod", space) if one.labels.get(_REVISION) == revision), {})
+        its = next(
+            (one.labels for one in cluster.items("Pod", space) if one.labels.get(KNATIVE_REVISION) == revision), {}
+        )
         fitting = [
             one
             for one in cluster.items("AuthorizationPolicy", space)
@@ -183,7 +185,7 @@ def unprobed(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
 
 
 def _is_of(pod: Pod, key: str) -> bool:
-    return key == f"{pod.namespace}/{pod.labels.get(_REVISION)}"
+    return key == f"{pod.namespace}/{pod.labels.get(KNATIVE_REVISION)}"
 
 
 def _cut_off(pod: Pod, port: int, said: list[Line], cluster: Cluster) -> tuple[Pod, Line] | None:

@@ -10,7 +10,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Cluster, Finding, Line, Logs, Pod, fixes, log_evidence, long_past, say_seconds
+from kubectl_llmdoctor.api import (
+    INFERENCE_SERVICE,
+    KNATIVE_SERVICE,
+    Cluster,
+    Finding,
+    Line,
+    Logs,
+    Pod,
+    fixes,
+    log_evidence,
+    long_past,
+    say_seconds,
+)
 from llmdoctor_checks.serving._patience import STREAM
 from llmdoctor_checks.serving._timeouts import longer, of_knative
 
@@ -36,7 +48,7 @@ def ended_early(pod: Pod, cluster: Cluster, logs: Logs | None) -> Finding | None
     lines = [line for line in log.find(CANCELED) if _OF_PROXY in line.text] if log is not None else []
     if timeout is None or len(lines) < _FEWEST or not pod.ready:
         return None
-    labels = (("InferenceService", "serving.kserve.io/inferenceservice"), ("Service", "serving.knative.dev/service"))
+    labels = (("InferenceService", INFERENCE_SERVICE), ("Service", KNATIVE_SERVICE))
     kind, name = next(((kind, pod.labels[key]) for kind, key in labels if key in pod.labels), ("", ""))
     same = f"{whole:.0f}, as long as timeoutSeconds"
     by_default = f"revision-response-start-timeout-seconds: {same}, in ConfigMap config-defaults of knative-serving"

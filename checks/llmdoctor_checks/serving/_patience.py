@@ -10,6 +10,8 @@ import shlex
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
+    INFERENCE_SERVICE,
+    KNATIVE_SERVICE,
     Cluster,
     Container,
     Fix,
@@ -201,9 +203,7 @@ def _timeouts_in(text: str, seconds: float) -> Iterator[tuple[str, str, str]]:
 
 def _by_its_answer(line: Line, allowed: int, pod: Pod) -> Fix | None:
     """What a client was answered by who stood between: the words of Knative's proxy, Envoy and HAProxy are their own."""
-    isvc, service = (
-        pod.labels.get(key) for key in ("serving.kserve.io/inferenceservice", "serving.knative.dev/service")
-    )
+    isvc, service = (pod.labels.get(key) for key in (INFERENCE_SERVICE, KNATIVE_SERVICE))
     if isvc and service:
         return fixes.advice(f"Set spec.predictor.timeout: {allowed} in InferenceService/{isvc}")
     if service:

@@ -3,10 +3,14 @@
 import re
 from collections import deque
 from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
 
 from kubectl_llmdoctor.api import (
     Cluster,
     Engine,
+    Evidence,
     Finding,
     Item,
     Line,
@@ -126,52 +130,72 @@ def of_client(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
                 return
 
 
+class _Policies(msgspec.Struct, frozen=True):
+    """What restricts who may open connections to a pod: Kubernetes' own policies, and Cilium's with their rules."""
+
+    pod: Pod
+    cluster: Cluster
+    plain: list[Item]
+    of_cilium: list[tuple[Item, list[dict[str, Any]]]]
+
+    @property
+    def items(self) -> list[Item]:
+        return [*self.plain, *(item for item, _ in self.of_cilium)]
+
+    def admit(self, client: Pod, ports: set[int]) -> bool:
+        """Whether a rule of them may let a client in at one of these ports."""
+        if any(_admits(r, p, client, self.pod, self.cluster) for r in rules(self.plain, "Ingress") for p in ports):
+            return True
+        each = ((rule, item.namespace, port) for item, listed in self.of_cilium for rule in listed for port in ports)
+        return any(
+            cilium_admits(rule, port, client.labels, client.namespace, self.cluster, there)
+            for rule, there, port in each
+        )
+
+    @property
+    def evidence(self) -> Iterator[Evidence]:
+        yield from (quote(item, "ingress") for item in self.plain)
+        for item, listed in self.of_cilium:
+            yield object_evidence(item, "spec.ingress", "; ".join(map(sources, listed)) or "nothing")
+
+
 def _kept_out(pod: Pod, cluster: Cluster, asker: Pod | None) -> Finding | None:
     """A client in the cluster whose log says that it cannot connect to this pod, and which no policy lets in."""
-    ours, theirs = policies(pod, cluster, "Ingress"), cilium_ingress(pod, cluster)
-    if pod.spec.host_network or not (ours or theirs):
+    found = _Policies(pod, cluster, policies(pod, cluster, "Ingress"), cilium_ingress(pod, cluster))
+    if pod.spec.host_network or not found.items:
         return None
     picker = not engines_in(pod) and serves_grpc(pod) and picks(pod, cluster)
     ports = _asked_at(pod, picker)
-    if not ports:
-        return None
-    for client, log, said, unanswered in _cut_from(cluster):
-        if client.name == pod.name or (asker is not None and client.item is not asker.item):
+    for client, line, late in _complaints(pod, asker, picker) if ports else ():
+        if found.admit(client, ports):
             continue
-        line = next((x for x, named in said if _meant(named, pod, client) and not _answered_by(pod, x)), None)
-        line = line or (_no_picker(log) if picker else _nameless(log, pod, client))
-        late = _unanswered(log, unanswered, pod, client) if line is None else None
-        line = line or late
-        if line is None:
-            continue
-        if any(_admits(r, p, client, pod, cluster) for r in rules(ours, "Ingress") for p in ports):
-            continue
-        of_cilium = ((rule, item.namespace) for item, listed in theirs for rule in listed)
-        if any(
-            cilium_admits(r, p, client.labels, client.namespace, cluster, there)
-            for r, there in of_cilium
-            for p in ports
-        ):
-            continue
-        items = [*ours, *(item for item, _ in theirs)]
-        names, port = " and ".join(dict.fromkeys(item.name for item in items)), min(ports)
+        names = " and ".join(dict.fromkeys(item.name for item in found.items))
         who = client.name if client.namespace == pod.namespace else f"{client.namespace}/{client.name}"
         return Finding(
             # uvicorn says nothing of a request whose client went before the answer began
             confidence="possible" if late and _OF_UVICORN in _prints(pod) else "likely",
-            summary=f"No rule of {names} lets {who} in to port {port} of {pod.name}; it says that it "
+            summary=f"No rule of {names} lets {who} in to port {min(ports)} of {pod.name}; it says that it "
             + (f"gets no answer, and the log of {pod.name} has no request of it." if late else "cannot connect."),
-            evidence=(
-                log_evidence(line),
-                *(quote(item, "ingress") for item in ours),
-                *(object_evidence(i, "spec.ingress", "; ".join(map(sources, rs)) or "nothing") for i, rs in theirs),
-            ),
-            fix=let_in(items[0], client.labels, client.namespace, pod, port),
+            evidence=(log_evidence(line), *found.evidence),
+            fix=let_in(found.items[0], client.labels, client.namespace, pod, min(ports)),
             order=line.order,
             explains=FAILED_START if asker is not None else (),
             pods=((asker or pod).name,),
         )
     return None
+
+
+def _complaints(pod: Pod, asker: Pod | None, picker: bool) -> Iterator[tuple[Pod, Line, bool]]:
+    """Who says that it cannot connect to the pod, by which line, and whether it only got no answer; `asker` alone where it is given."""
+    for client, log, said, unanswered in _cut_from(pod.cluster):
+        if client.name == pod.name or (asker is not None and client.item is not asker.item):
+            continue
+        line = next((x for x, named in said if _meant(named, pod, client) and not _answered_by(pod, x)), None)
+        line = line or (_no_picker(log) if picker else _nameless(log, pod, client))
+        if line is not None:
+            yield client, line, False
+        elif late := _unanswered(log, unanswered, pod, client):
+            yield client, late, True
 
 
 def _admits(rule: dict[str, object], port: int, client: Pod, pod: Pod, cluster: Cluster) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from kubectl_llmdoctor.api import Evidence, Fix, Item, Pod, dig, fixes, object_evidence, rows, say_pairs
+from kubectl_llmdoctor.api import APP_NAME, Evidence, Fix, Item, Pod, dig, fixes, object_evidence, rows, say_pairs
 from llmdoctor_checks.serving._exposure import lasting
 from llmdoctor_checks.serving._policies import cilium_ports
 
@@ -37,7 +37,7 @@ def numbers(rule: dict[str, object]) -> str:
 
 def let_in(policy: Item, labels: dict[str, str], namespace: str, pod: Pod, port: int) -> Fix:
     """A rule for the client; its namespace by the label that every one has. One without labels is not to be told from others."""
-    own = {k: v for k, v in labels.items() if k in ("app", "app.kubernetes.io/name")} or lasting(labels)
+    own = {k: v for k, v in labels.items() if k in ("app", APP_NAME)} or lasting(labels)
     named = (
         f"pods of {namespace} with {', '.join(f'{k}={v}' for k, v in own.items())}"
         if own

@@ -21,6 +21,7 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     pod_evidence,
     say_pairs,
+    say_selector,
     sought,
     table,
 )
@@ -131,7 +132,7 @@ def _finding(
     own = lasting(server.labels)
     has = say_pairs(own) or "none"
     right = {key: own[key] for key in labels if key in own} or own
-    value = ",".join(f"{key}={value}" for key, value in right.items())
+    value = say_selector(right)
     return Finding(
         severity="warning",
         confidence="likely" if said else "possible",

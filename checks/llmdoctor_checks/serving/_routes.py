@@ -11,6 +11,9 @@ from typing import Any
 import msgspec
 
 from kubectl_llmdoctor.api import (
+    APP_NAME,
+    PART_OF,
+    WORKER_INDEX,
     Backend,
     Cluster,
     Evidence,
@@ -63,9 +66,6 @@ _KNOWS_POOLS = {
 
 #: The version of the Gateway API that has ReferenceGrants in all its releases since 0.5.
 _GRANTS = "gateway.networking.k8s.io/v1beta1"
-
-#: Of a group that serves as one, only its leader answers.
-_MEMBER = "leaderworkerset.sigs.k8s.io/worker-index"
 
 #: What names of Services end with, and names of workloads do not.
 SUFFIX = r"-(?:svc|service|server|deployment|api|headless)$"
@@ -171,9 +171,9 @@ def _made_of(pod: Pod, cluster: Cluster) -> Iterator[tuple[Item | None, Item]]:
 
 def _llm_service(pod: Pod, cluster: Cluster) -> Item | None:
     """The LLMInferenceService of KServe that a pod says it is a part of."""
-    if pod.labels.get("app.kubernetes.io/part-of") != "llminferenceservice":
+    if pod.labels.get(PART_OF) != "llminferenceservice":
         return None
-    return cluster.item("LLMInferenceService", pod.namespace, pod.labels.get("app.kubernetes.io/name", ""))
+    return cluster.item("LLMInferenceService", pod.namespace, pod.labels.get(APP_NAME, ""))
 
 
 def unjoined(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
@@ -248,7 +248,7 @@ def unmade(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """An Ingress or route to a Service that does not exist, and that is called like the workload of a pod without any."""
     if pod.item is None or pod.services or pod.pools or answers(pod, logs):
         return
-    if pod.labels.get(_MEMBER, "0") != "0":
+    if pod.labels.get(WORKER_INDEX, "0") != "0":
         return
     names = {owner.name for owner in cluster.chain(pod.item)}
     known = cluster.complete("Service", pod.namespace)

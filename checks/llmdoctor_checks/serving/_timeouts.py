@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from kubectl_llmdoctor.api import (
+    INFERENCE_SERVICE,
     Cluster,
     Engine,
     Evidence,
@@ -34,6 +35,7 @@ from kubectl_llmdoctor.api import (
     rules_of,
     say_seconds,
 )
+from llmdoctor_checks._ingress import class_of
 from llmdoctor_checks._routes import controllers_of
 from llmdoctor_checks.serving._exposure import backends, leads
 
@@ -79,10 +81,6 @@ KNATIVE_MOST_SECONDS = 600
 
 #: What Knative tells its proxy (`queue.go`), and whether it counts the whole request or the wait for its beginning.
 _PROXY = {"REVISION_RESPONSE_START_TIMEOUT_SECONDS": False, "REVISION_TIMEOUT_SECONDS": True}
-
-
-#: By which label KServe's pods name their object.
-_KSERVE = "serving.kserve.io/inferenceservice"
 
 
 class Timeout(msgspec.Struct, frozen=True):
@@ -267,7 +265,7 @@ def of_knative(pod: Pod, cluster: Cluster) -> Iterator[Timeout]:
 
 def _of_kserve(pod: Pod, seconds: int, cluster: Cluster) -> Timeout | None:
     """The same where an InferenceService says it, of the component that the pod is one of."""
-    item = cluster.item("InferenceService", pod.namespace, pod.labels.get(_KSERVE, ""))
+    item = cluster.item("InferenceService", pod.namespace, pod.labels.get(INFERENCE_SERVICE, ""))
     part = pod.labels.get("component") or "predictor"
     if item is None or dig(item.raw, f"spec.{part}.timeout") != seconds:
         return None
@@ -299,7 +297,7 @@ def _contour(item: Item, names: set[str]) -> Iterator[Timeout]:
 
 def _nginx(item: Item) -> Iterator[Timeout]:
     annotations = item.annotations
-    name = str(dig(item.raw, "spec.ingressClassName") or annotations.get("kubernetes.io/ingress.class") or "")
+    name = class_of(item)
     if "nginx" not in name and not any(key.startswith(_NGINX) for key in annotations):
         return
     key = f"{_NGINX}proxy-read-timeout"
@@ -314,7 +312,7 @@ def _nginx(item: Item) -> Iterator[Timeout]:
 
 def _alb(item: Item) -> Iterator[Timeout]:
     annotations = item.annotations
-    name = str(dig(item.raw, "spec.ingressClassName") or annotations.get("kubernetes.io/ingress.class") or "")
+    name = class_of(item)
     if name != "alb" and not any(key.startswith(_ALB) for key in annotations):
         return
     value = annotations.get(ALB_ATTRIBUTES, "")
@@ -327,7 +325,7 @@ def _alb(item: Item) -> Iterator[Timeout]:
 
 def _annotated(item: Item) -> Iterator[Timeout]:
     annotations = item.annotations
-    name = str(dig(item.raw, "spec.ingressClassName") or annotations.get("kubernetes.io/ingress.class") or "")
+    name = class_of(item)
     for called, prefix, key, usual, unit in _BY_ANNOTATION:
         if not re.search(called, name) and not any(one.startswith(prefix) for one in annotations):
             continue

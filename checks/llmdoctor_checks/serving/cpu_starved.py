@@ -4,6 +4,8 @@ import math
 import re
 from collections.abc import Iterator
 
+import msgspec
+
 from kubectl_llmdoctor.api import (
     Container,
     Device,
@@ -248,40 +250,68 @@ def _crawls(engine: Engine, logs: Logs) -> Finding | None:
     )
 
 
+class _Pace(msgspec.Struct, frozen=True):
+    """How the last answers of llama.cpp came: tokens a second by its own count, else the seconds that Ollama's access log has."""
+
+    paces: list[tuple[Line, float]]
+    slow: list[tuple[Line, int]]
+
+    @property
+    def last(self) -> Line:
+        return (self.slow or self.paces)[-1][0]
+
+    @property
+    def text(self) -> str:
+        """`its last 3 answers came at 0.8 tokens a second at most`."""
+        times = len(self.slow or self.paces)
+        answers = "answer" if times == 1 else f"{times} answers"
+        if self.slow:
+            return f"its last {answers} took {say_seconds(min(seconds for _, seconds in self.slow))} or more each"
+        return f"its last {answers} came at {max(pace for _, pace in self.paces):.1f} tokens a second at most"
+
+
+def _crawl(log: Log, *, crowded: bool) -> _Pace | None:
+    """The last answers where all of them crawl; more is slow where the threads crowd the cores."""
+    answers = [(line, said) for line, said in log.matching(_PACE, _ANSWERED, most=1000)]
+    latest = answers[-_LATEST:]
+    paces = [(line, float(said[2])) for line, said in latest if int(said[1]) >= _TOKENS]
+    slow = _slow_answers(log) if not answers else []
+    enough = 1 if crowded and any(int(said[1]) >= _LONG_ANSWER for _, said in latest) else _ANSWERS
+    if len(paces) < enough and not slow:
+        return None
+    # a single one may have waited for its weights, or shared the cores with others
+    bound = _ALONE if len(paces) < _ANSWERS else _READS
+    fastest = max((pace for _, pace in paces), default=0.0)
+    if (slow and not crowded) or fastest >= (bound if crowded else _CRAWLS):
+        return None
+    return _Pace(paces, slow)
+
+
 def _threads(engine: Engine, logs: Logs) -> Finding | None:
     """llama.cpp on the CPU, itself or in Ollama, within a limit of few cores, or of fewer than it has threads: answers crawl."""
     container, limit = engine.container, engine.container.limit("cpu")
     log = logs.current(container.name)
     if engine.name not in ("ollama", "llama.cpp") or log is None or limit is None or container.accelerators:
         return None
-    answers = [(line, said) for line, said in log.matching(_PACE, _ANSWERED, most=1000)]
-    paces = [(line, float(said[2])) for line, said in answers[-_LATEST:] if int(said[1]) >= _TOKENS]
-    slow = _slow_answers(log) if not answers else []
     line, threads = _counted(log) or (None, 0)
-    more, crowded = threads * 1000 > limit, threads * 1000 >= _CROWDED * limit
-    enough = 1 if crowded and any(int(said[1]) >= _LONG_ANSWER for _, said in answers[-_LATEST:]) else _ANSWERS
-    if len(paces) < enough and not slow:
-        return None
-    pace = max((pace for _, pace in paces), default=0.0)
-    # a single one may have waited for its weights, or shared the cores with others
-    bound = _ALONE if len(paces) < _ANSWERS else _READS
-    if (slow and not crowded) or pace >= (bound if crowded else _CRAWLS):
+    more = threads * 1000 > limit
+    found = _crawl(log, crowded=threads * 1000 >= _CROWDED * limit)
+    if found is None or (not more and limit > _FEW_CORES):
         return None
     # what a GPU or another machine holds no thread computes, wherever it comes from
-    elsewhere = any(log.find(*_ON_GPU)) or any(on_the_cpu(x) is False for x in log.find(BUFFER))
-    if (not more and limit > _FEW_CORES) or elsewhere:
+    if any(log.find(*_ON_GPU)) or any(on_the_cpu(x) is False for x in log.find(BUFFER)):
         return None
     with_threads = f" with {threads} threads" if more else ""
-    took = f"took {say_seconds(min(seconds for _, seconds in slow))} or more each" if slow else ""
-    last = slow[-1][0] if slow else paces[-1][0]
     return Finding(
-        confidence="possible" if slow else "likely",
-        summary=f"{engine.at} computes on the CPU{with_threads}, where its limit is {say_cores(limit)} cores: its last "
-        f"{'answer' if len(slow or paces) == 1 else f'{len(slow or paces)} answers'} "
-        f"{took or f'came at {pace:.1f} tokens a second at most'}.",
-        evidence=(*((log_evidence(line),) if line is not None and more else ()), log_evidence(last), *_spec(container)),
+        confidence="possible" if found.slow else "likely",
+        summary=f"{engine.at} computes on the CPU{with_threads}, where its limit is {say_cores(limit)} cores: {found.text}.",
+        evidence=(
+            *((log_evidence(line),) if line is not None and more else ()),
+            log_evidence(found.last),
+            *_spec(container),
+        ),
         fixes=(*((_fewer_threads(engine, limit),) if more else ()), *_fixes(container, engine, limit)),
-        order=last.order,
+        order=found.last.order,
     )
 
 

@@ -10,6 +10,8 @@ from itertools import pairwise
 import msgspec
 
 from kubectl_llmdoctor.api import (
+    INFERENCE_SERVICE,
+    KNATIVE_SERVICE,
     Cluster,
     Engine,
     Finding,
@@ -35,9 +37,10 @@ from kubectl_llmdoctor.api import (
     seconds_between,
     stray,
     written_ago,
+    written_before,
 )
 from kubectl_llmdoctor.catalog.models import native_context
-from llmdoctor_checks._clients import asked_as_one, before
+from llmdoctor_checks._clients import asked_as_one
 from llmdoctor_checks._consequences import CRASHED
 from llmdoctor_checks._ended_clients import ended_clients
 from llmdoctor_checks._stalled import stalled
@@ -496,13 +499,18 @@ def _busy_workers(pod: Pod, logs: Logs) -> Iterator[tuple[Line, Line]]:
                 break
 
 
-def _all_at_one_age(
-    pod: Pod, engine: Engine | None, subject: Subject, cluster: Cluster, logs: Logs | None
-) -> Finding | None:
-    """Requests that somebody ended each time at the same round age, by whatever words, while the server ran on."""
-    own = unbroken(pod, engine.container if engine is not None else pod.gpu_container, logs)
-    if engine is not None and own is None:
-        return None
+class _Together(msgspec.Struct, frozen=True):
+    """Requests that somebody ended at one age, and the timeout of just so long, where one is known."""
+
+    lines: list[Line]
+    seconds: int
+    timeout: Timeout | None
+
+
+def _ended_alike(
+    pod: Pod, engine: Engine | None, subject: Subject, cluster: Cluster, own: Log | None
+) -> _Together | None:
+    """Enough requests of one age, by the log of who ended them, of a client, or by when they were asked."""
     known = [*timeouts(pod, engine, subject, cluster)] if engine is not None else []
     allowed = {one.seconds for one in known if one.told and one.whole}
     ended = of_itself(pod, cluster, {one.container.name for one in subject.engines(pod)}, allowed)
@@ -510,31 +518,50 @@ def _all_at_one_age(
         ended = ended or of_clients(pod, cluster, allowed) or since_asked(pod, own, cluster)
     lines, seconds = ended or ([], 0)
     if engine is not None:
-        lines = [line for line in lines if not before(line, engine.container, cluster)]
+        lines = [line for line in lines if not written_before(line, engine.container, cluster)]
     if len(lines) < fewest(seconds, allowed):
         return None
-    timeout = next((one for one in known if one.seconds == seconds), None)
-    who, alive = lines[0].log, answered_well(own) if own is not None else 0
+    return _Together(lines, seconds, next((one for one in known if one.seconds == seconds), None))
+
+
+def _all_at_one_age(
+    pod: Pod, engine: Engine | None, subject: Subject, cluster: Cluster, logs: Logs | None
+) -> Finding | None:
+    """Requests that somebody ended each time at the same round age, by whatever words, while the server ran on."""
+    own = unbroken(pod, engine.container if engine is not None else pod.gpu_container, logs)
+    if engine is not None and own is None:
+        return None
+    found = _ended_alike(pod, engine, subject, cluster, own)
+    if found is None:
+        return None
+    lines, timeout, log = found.lines, found.timeout, found.lines[0].log
+    alive, runs_on = answered_well(own) if own is not None else 0, own is not None
     allows = f", which is what {timeout.where} allows" if timeout else ""
+    old, who = say_seconds(found.seconds), f"{log.container or log.pod} of {log.pod}"
     said = (
-        f"{len(lines)} requests when they were {say_seconds(seconds)} old, each time the same"
+        f"{len(lines)} requests when they were {old} old, each time the same"
         if len(lines) > 1
-        else f"a request when it was {say_seconds(seconds)} old"
+        else f"a request when it was {old} old"
     )
     return Finding(
         role="note" if alive >= MANY * len(lines) else "risk" if long_past(lines) else "cause",
         confidence="likely" if alive or timeout else "possible",
-        summary=f"{who.container or who.pod} of {who.pod} ended {said}{allows}: a timeout of its own, or of what it asks."
-        + (" The server runs on." if own is not None and (engine is not None or who.pod != pod.name) else ""),
+        summary=f"{who} ended {said}{allows}: a timeout of its own, or of what it asks."
+        + (" The server runs on." if runs_on and (engine is not None or log.pod != pod.name) else ""),
         evidence=(*(log_evidence(line) for line in lines[:2]), *([timeout.evidence] if timeout else [])),
-        fix=longer(timeout, 0)
-        if timeout
-        else prolonged(writer_of(lines[0], cluster), seconds, enough(seconds))
-        or fixes.advice(
-            f"Raise the timeout of {say_seconds(seconds)} that {who.container or who.pod} of {who.pod} has, or what stands between it "
-            f"and the server, to {say_seconds(enough(seconds))}"
-        ),
+        fix=_allowed_longer(found, who, cluster),
         order=lines[0].order,
+    )
+
+
+def _allowed_longer(found: _Together, who: str, cluster: Cluster) -> Fix:
+    """A longer timeout where it stands: by the object that says it, by who wrote the line, else in words."""
+    if found.timeout is not None:
+        return longer(found.timeout, 0)
+    wait = enough(found.seconds)
+    return prolonged(writer_of(found.lines[0], cluster), found.seconds, wait) or fixes.advice(
+        f"Raise the timeout of {say_seconds(found.seconds)} that {who} has, or what stands between it "
+        f"and the server, to {say_seconds(wait)}"
     )
 
 
@@ -621,8 +648,8 @@ def _allow(pod: Pod, cut: list[Line], timeout: Timeout | None, cluster: Cluster)
         yield _own(cut[0], setting, seconds, cluster)
     elif all(NO_POD in line.text for line in cut):
         labels = (
-            ("InferenceService", "serving.kserve.io/inferenceservice"),
-            ("Knative's Service", "serving.knative.dev/service"),
+            ("InferenceService", INFERENCE_SERVICE),
+            ("Knative's Service", KNATIVE_SERVICE),
         )
         of = next((f"{kind}/{pod.labels[key]}" for kind, key in labels if key in pod.labels), fixes.edited(pod))
         yield fixes.advice(f'Keep a pod running: autoscaling.knative.dev/min-scale: "1" in the annotations of {of}')

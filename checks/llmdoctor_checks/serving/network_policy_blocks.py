@@ -2,7 +2,20 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Cluster, Finding, Logs, Pod, Subject, check, dig, k8s, log_evidence, rows
+from kubectl_llmdoctor.api import (
+    RAY_CLUSTER,
+    RAY_NODE_TYPE,
+    Cluster,
+    Finding,
+    Logs,
+    Pod,
+    Subject,
+    check,
+    dig,
+    k8s,
+    log_evidence,
+    rows,
+)
 from llmdoctor_checks._consequences import FAILED_START
 from llmdoctor_checks.serving import _mesh_policies, _policy_clients, _policy_egress, _policy_webhooks
 from llmdoctor_checks.serving._policies import CILIUM, has_port, policies, policies_on, rules, selected
@@ -95,20 +108,20 @@ def network_policy_blocks(pod: Pod, subject: Subject, cluster: Cluster, logs: Lo
 def _head(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]:
     """A Ray worker that gets no answer from a head which runs, and a policy by which the head takes nothing from it."""
     line = next(logs.find(*_NO_HEAD), None) if logs and pod.failing else None
-    group = pod.labels.get("ray.io/cluster")
+    group = pod.labels.get(RAY_CLUSTER)
     if line is None or not group:
         return
     for head in cluster.all(k8s.Pod, "Pod"):
         labels = head.metadata.label_texts
-        if head.metadata.namespace != pod.namespace or labels.get("ray.io/cluster") != group:
+        if head.metadata.namespace != pod.namespace or labels.get(RAY_CLUSTER) != group:
             continue
-        if labels.get("ray.io/node-type") != "head" or head.status.phase != "Running" or head.spec.host_network:
+        if labels.get(RAY_NODE_TYPE) != "head" or head.status.phase != "Running" or head.spec.host_network:
             continue
         found = policies_on(labels, pod.namespace, cluster, "Ingress")
         if not found or any(_lets_in(rule, pod.labels) for rule in rules(found, "Ingress")):
             return
         names = " and ".join(item.name for item in found)
-        rule: dict[str, object] = {"from": [{"podSelector": {"matchLabels": {"ray.io/cluster": group}}}]}
+        rule: dict[str, object] = {"from": [{"podSelector": {"matchLabels": {RAY_CLUSTER: group}}}]}
         yield Finding(
             severity="critical",
             summary=f"NetworkPolicy {names} lets nothing of {pod.name} in to {head.metadata.name}, which runs: the worker waits for it.",

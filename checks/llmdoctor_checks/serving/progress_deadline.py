@@ -5,7 +5,11 @@ import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
+import msgspec
+
 from kubectl_llmdoctor.api import (
+    INFERENCE_SERVICE,
+    KNATIVE_SERVICE,
     Container,
     Event,
     Evidence,
@@ -42,8 +46,8 @@ _NOT_IN_TIME, _OFTEN, _LATELY = "Exceeded the PodsReady timeout", 2, timedelta(h
 _ANNOTATION = "serving.knative.dev/progress-deadline"
 #: Who makes a revision, and by which label of its pods it is known.
 _MAKERS = (
-    ("InferenceService", "serving.kserve.io/inferenceservice"),
-    ("Service.serving.knative.dev", "serving.knative.dev/service"),
+    ("InferenceService", INFERENCE_SERVICE),
+    ("Service.serving.knative.dev", KNATIVE_SERVICE),
 )
 #: What a container waits for before its first start.
 _BEING_MADE = ("ContainerCreating", "PodInitializing")
@@ -232,52 +236,82 @@ def _maker(pod: Pod, workload: Workload) -> Workload:
     return workload
 
 
+class _Passed(msgspec.Struct, frozen=True):
+    """A deadline of a workload, or of what an operator makes of it: where it stands, and what says that it has passed."""
+
+    seconds: float
+    evidence: Evidence
+    workload: Workload
+    made: Workload | None
+    told: list[Evidence]
+
+    @property
+    def given_up(self) -> bool:
+        """Whether somebody says that it gave the workload up."""
+        return any(map(_gave_up, self.told))
+
+    def longer(self, least: float = 0) -> tuple[Fix, ...]:
+        """Three times the deadline, or more."""
+        return tuple(_fixes(self.workload, self.made, int(max(self.seconds * 3, least))))
+
+
 def _of_pod(pod: Pod, subject: Subject, told: list[Evidence]) -> Iterator[Finding]:
     """What a deadline did to a pod, or will do: before it had a node, while it was made, while it loads."""
     workload = subject.workload
     found = _deadline(pod, subject, told)
     if workload is None or found is None:
         return
-    deadline, evidence = found
-    if pod.unscheduled and any(map(_gave_up, told)) and pod.promised_node(_MACHINE_SECONDS):
-        yield _before_its_node(pod, workload, [*told, evidence], deadline)
+    seconds, evidence = found
+    given_up = any(map(_gave_up, told))
+    if pod.unscheduled and given_up and pod.promised_node(_MACHINE_SECONDS):
+        yield _before_its_node(pod, workload, [*told, evidence], seconds)
         return
     made = next((w for w in subject.platform if w is not workload and evidence.ref.startswith(f"{w.ref} ")), None)
-    if workload.kind == "Revision" and any(map(_gave_up, told)):
+    if workload.kind == "Revision" and given_up:
         workload, made = _maker(pod, workload), None  # its Deployment has the deadline that the annotation gives it
     elif made:
         told = [said for said in told if said.ref.startswith(f"{made.ref} ")]
+    passed = _Passed(seconds, evidence, workload, made, told)
     if told and pod.scheduled and (pod.being_made or _pulled(pod)):
-        yield Finding(
-            confidence="likely" if pod.being_made else "possible",
-            summary=f"{workload.ref} was given up after {say_seconds(deadline)}, while the containers of {pod.name} are still being made.",
-            evidence=(*told, evidence),
-            explains=("not-ready", "rollout-stuck"),
-            fixes=tuple(_fixes(workload, made, int(max(deadline * 3, _MACHINE_SECONDS)))),
-            pods=(pod.name,),
-        )
+        yield _while_it_is_made(pod, passed)
         return
     engines = [engine.container for engine in subject.engines(pod)]
     for container in engines or [c for c in pod.containers if c.role == "main"]:
-        phase = phase_of(subject.logs(pod).current(container.name))
-        if told and _loads(pod, container) and _on_its_way(container, phase, told, deadline):
-            yield Finding(
-                confidence="likely" if phase else "possible",
-                summary=f"{workload.ref} was given up after {say_seconds(deadline)}; {_doing(container, phase)}.",
-                evidence=(*told, evidence),
-                explains=("rollout-stuck", "not-ready"),
-                fixes=tuple(_fixes(workload, made, int(deadline * 3))),
-                pods=(pod.name,),
-            )
+        if late := _of_container(pod, container, phase_of(subject.logs(pod).current(container.name)), passed):
+            yield late
             return
-        if phase is None and pod.leaving and any(map(_gave_up, told)) and _loads(pod, container):
-            yield _given_up(told, workload)
-            return
-        probe = container.spec.startup_probe
-        # the two are often meant to be the same, with a delay on top
-        if not pod.exists and probe is not None and probe.budget > deadline * 1.1:
-            yield _too_short(container, probe, deadline, evidence, workload, made)
-            return
+
+
+def _while_it_is_made(pod: Pod, passed: _Passed) -> Finding:
+    return Finding(
+        confidence="likely" if pod.being_made else "possible",
+        summary=f"{passed.workload.ref} was given up after {say_seconds(passed.seconds)}, while the containers of {pod.name} are still "
+        "being made.",
+        evidence=(*passed.told, passed.evidence),
+        explains=("not-ready", "rollout-stuck"),
+        fixes=passed.longer(_MACHINE_SECONDS),
+        pods=(pod.name,),
+    )
+
+
+def _of_container(pod: Pod, container: Container, phase: Phase | None, passed: _Passed) -> Finding | None:
+    """A server that still loads, or has gone since, or whose own probe allows more time than the deadline."""
+    if passed.told and _loads(pod, container) and _on_its_way(container, phase, passed.told, passed.seconds):
+        return Finding(
+            confidence="likely" if phase else "possible",
+            summary=f"{passed.workload.ref} was given up after {say_seconds(passed.seconds)}; {_doing(container, phase)}.",
+            evidence=(*passed.told, passed.evidence),
+            explains=("rollout-stuck", "not-ready"),
+            fixes=passed.longer(),
+            pods=(pod.name,),
+        )
+    if phase is None and pod.leaving and passed.given_up and _loads(pod, container):
+        return _given_up(passed.told, passed.workload)
+    probe = container.spec.startup_probe
+    # the two are often meant to be the same, with a delay on top
+    if not pod.exists and probe is not None and probe.budget > passed.seconds * 1.1:
+        return _too_short(container, probe, passed.seconds, passed.evidence, passed.workload, passed.made)
+    return None
 
 
 def _on_its_way(container: Container, phase: Phase | None, told: list[Evidence], deadline: float) -> bool:

@@ -1,7 +1,7 @@
 """A Service of the model without an endpoint: its selector or its named port matches no pod."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from kubectl_llmdoctor.api import (
     Cluster,
@@ -209,10 +209,7 @@ def _no_such(pod: Pod, ended: Ended, cluster: Cluster) -> Finding | None:
         severity="critical",
         confidence="likely" if sure else "possible",
         summary=f"{ended.container.name} ended since {host}, where it asks for the model, does not resolve: {why}.",
-        evidence=(
-            *(log_evidence(line) for line in ended.lines),
-            pod_evidence(ended.container, f"env[{ended.variable}]", ended.url),
-        ),
+        evidence=ended.evidence,
         explains=CRASHED,
         fix=fixes.set_env(
             ended.container,
@@ -271,9 +268,7 @@ def _unpicked(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
             continue
         if said is None and not cluster.complete("Pod", pod.namespace):
             continue
-        wrong = ", ".join(
-            f"{key}={value} ({_has(labels, key)})" for key, value in wanted.items() if labels.get(key) != value
-        )
+        wrong = _side_by_side(wanted, labels)
         right = {key if key in labels else own or key: labels.get(key, wanted[key]) for key, own in under.items()}
         path = "/spec/selector/matchLabels" if dig(pool.raw, "spec.selector.matchLabels") else "/spec/selector"
         yield Finding(
@@ -353,11 +348,21 @@ def _pods(item: Item, cluster: Cluster) -> Iterator[tuple[dict[str, str], set[st
                 yield {key: str(value) for key, value in labels.items()}, names
 
 
+def _wrong(selector: Mapping[str, str], labels: Mapping[str, str]) -> list[str]:
+    """The keys of a selector of which labels say something else, or nothing."""
+    return [key for key, value in selector.items() if labels.get(key) != value]
+
+
+def _side_by_side(selector: Mapping[str, str], labels: Mapping[str, str]) -> str:
+    """What a selector asks that labels do not say, each with what they say."""
+    return ", ".join(f"{key}={selector[key]} ({_has(labels, key)})" for key in _wrong(selector, labels))
+
+
 def _labels(pod: Pod, engine: Engine, subject: Subject, item: Item, cluster: Cluster) -> Iterator[Finding]:
     """A selector that nearly fits the pod, and fits nothing else."""
     selector = selector_of(item)
     labels = pod.labels
-    wrong = [key for key, value in selector.items() if labels.get(key) != value]
+    wrong = _wrong(selector, labels)
     # the same value under another name is the usual slip: `app` for `app.kubernetes.io/name`
     under = {
         key: next((k for k, v in labels.items() if v == selector[key] and k not in selector), None) for key in wrong
@@ -372,7 +377,7 @@ def _labels(pod: Pod, engine: Engine, subject: Subject, item: Item, cluster: Clu
         return
     if any(matches(selector, found) for found, _ in _pods(item, cluster)):
         return
-    said = ", ".join(f"{key}={selector[key]} ({_has(labels, key)})" for key in wrong)
+    said = _side_by_side(selector, labels)
     right = {key: value for key, value in selector.items() if key not in wrong}
     for key in wrong:
         own = key if key in labels else under[key]
@@ -394,7 +399,7 @@ def _labels_above(pod: Pod, subject: Subject, item: Item, cluster: Cluster) -> I
     """A selector that fits the labels of the workload itself, and not those that it gives to its pods."""
     selector = selector_of(item)
     above, labels = dig(subject.workload.raw, "metadata.labels") if subject.workload else None, pod.labels
-    wrong = [key for key, value in selector.items() if labels.get(key) != value]
+    wrong = _wrong(selector, labels)
     if not isinstance(above, dict) or not matches(selector, {k: str(v) for k, v in above.items()}):
         return
     if not wrong or any(key not in labels for key in wrong) or not _same_name(item.name, subject, pod):
@@ -402,7 +407,7 @@ def _labels_above(pod: Pod, subject: Subject, item: Item, cluster: Cluster) -> I
     known = endpoints_of(item, cluster)
     if (known is not None and known.some) or any(matches(selector, found) for found, _ in _pods(item, cluster)):
         return
-    said = ", ".join(f"{key}={selector[key]} ({_has(labels, key)})" for key in wrong)
+    said = _side_by_side(selector, labels)
     sure = pod.exists and pod.ready and (known is not None or cluster.complete("Pod", pod.namespace))
     right = selector | {key: labels[key] for key in wrong}
     yield Finding(
@@ -428,7 +433,7 @@ def _of_another(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
     labels = pod.labels
     for item in cluster.items("Service", pod.namespace):
         selector = selector_of(item)
-        wrong = [key for key, value in selector.items() if labels.get(key) != value]
+        wrong = _wrong(selector, labels)
         if len(wrong) != 1 or len(selector) < _LIKE or not leads(item, pod, ports):
             continue
         known = endpoints_of(item, cluster)
@@ -493,7 +498,7 @@ def _same_name(name: str, subject: Subject, pod: Pod) -> bool:
     return mine in other or other in mine
 
 
-def _has(labels: dict[str, str], key: str) -> str:
+def _has(labels: Mapping[str, str], key: str) -> str:
     return f"the pod has {labels[key]}" if labels.get(key) else "the pod has no such label"
 
 

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterator
 
+import msgspec
+
 from kubectl_llmdoctor.api import (
     Engine,
     Finding,
@@ -140,13 +142,23 @@ def _no_room(split: Line | None) -> str:
     return f": it takes {room[2]}, and {room[1]} were free" if room else ""
 
 
-def _layers(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
-    """A model of which a part of the layers, by the last word of the log on it, is not on the GPU, and nobody asked for that."""
-    log = logs.current(engine.container.name)
-    last = last_offloaded(log) if log else None
-    if log is None or last is None or not (pod.log_only or engine.container.accelerators):
-        return None
-    if engine.explicit("gpu_layers") is not None:
+class _Offloaded(msgspec.Struct, frozen=True):
+    """How much of a model is on the GPU by the last word of the log, and Ollama's count before that."""
+
+    line: Line
+    there: int
+    layers: int
+    split: Line | None
+
+    def least(self, share: float) -> bool:
+        """Whether no more than a share of its layers is there."""
+        return self.there <= share * self.layers
+
+
+def _offloaded(pod: Pod, engine: Engine, log: Log) -> _Offloaded | None:
+    """A model of which a part is not on the GPU, where one is and nobody asked for less."""
+    last = last_offloaded(log)
+    if last is None or not (pod.log_only or engine.container.accelerators) or engine.explicit("gpu_layers") is not None:
         return None
     line, there, layers = last
     if there >= _NEARLY_ALL * layers or not any(re.search(_DEVICES, x.text) for x in _device_lines(log)):
@@ -155,36 +167,49 @@ def _layers(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     asked = re.search(_ASKED, split.text) if split else None
     if asked and asked[1] != "-1":
         return None  # a number that the model or a request asked for
-    limit = _A_MINUTE if there <= _HARDLY * layers else _LONG_SECONDS
-    waits = _waits(log, line, limit) if there <= _HALF * layers else []
-    if engine.name == "llama.cpp" and any(_all_on_gpu(other, layers) for other in log.find("layers to GPU")):
+    return _Offloaded(line, there, layers, split)
+
+
+def _layers(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
+    """A model of which a part of the layers, by the last word of the log on it, is not on the GPU, and nobody asked for that."""
+    log = logs.current(engine.container.name)
+    found = _offloaded(pod, engine, log) if log is not None else None
+    if log is None or found is None:
+        return None
+    of_llama_cpp = engine.name == "llama.cpp"
+    if of_llama_cpp and any(_all_on_gpu(other, found.layers) for other in log.find("layers to GPU")):
         return None  # a draft, or one more model of a router, beside a larger one that is there
     # a script may say how many
-    unseen = engine.name == "llama.cpp" and not pod.log_only and not engine.found.argv_known
-    if unseen and there:
+    unseen = of_llama_cpp and not pod.log_only and not engine.found.argv_known
+    if unseen and found.there:
         return None
+    limit = _A_MINUTE if found.least(_HARDLY) else _LONG_SECONDS
+    waits = _waits(log, found.line, limit) if found.least(_HALF) else []
     routed = log.holds(_ROUTED)
     told = not routed and not engine.at_least(_ALL_BY_DEFAULT)
     # a log alone says nothing of the arguments
-    default = engine.name == "llama.cpp" and told and there == 0 and not pod.log_only and not unseen
-    why = _no_room(split) or (", as no --n-gpu-layers is set" if default else "")
+    default = of_llama_cpp and told and found.there == 0 and not pod.log_only and not unseen
+    why = _no_room(found.split) or (", as no --n-gpu-layers is set" if default else "")
     return Finding(
         # a model that is larger than the GPU may be what somebody wants; a GPU that is asked for and left idle is not, nor is an
         # answer that takes minutes
-        role="cause" if there == 0 or waits else "risk",
+        role="cause" if found.there == 0 or waits else "risk",
         confidence="possible" if unseen else "certain" if why and not waits else "likely",
-        summary=f"{engine.at} has {there} of {layers} layers of the model on the GPU, and computes the "
+        summary=f"{engine.at} has {found.there} of {found.layers} layers of the model on the GPU, and computes the "
         f"others on the CPU{why}"
         f"{f'; most of its last answers took {say_seconds(limit)} or longer' if waits else ''}.",
         evidence=(
-            log_evidence(line),
+            log_evidence(found.line),
             *(log_evidence(wait.line) for wait in waits[-1:]),
-            *((log_evidence(split),) if split else ()),
+            *((log_evidence(found.split),) if found.split else ()),
             *limits_evidence(engine.container, engine.container.accelerators),
         ),
         explains=("cpu-starved",),
-        fixes=(*([] if routed else _room_for(engine, log, split)), _more_layers(engine, told=told, routed=routed)),
-        order=line.order,
+        fixes=(
+            *([] if routed else _room_for(engine, log, found.split)),
+            _more_layers(engine, told=told, routed=routed),
+        ),
+        order=found.line.order,
     )
 
 

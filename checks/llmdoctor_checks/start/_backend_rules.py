@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from kubectl_llmdoctor.api import Cluster, Fix, Item, Line, Pod, current_logs, dig, escaped, fixes, pointer_to, rows
+from llmdoctor_checks._ingress import class_of
 from llmdoctor_checks.start._routed_ports import listed_services, ways_to
 
 #: Annotations of Ingresses and of Services, those of their values that mean something else than HTTP/1.1 without TLS, and that one.
@@ -106,7 +107,7 @@ def _by_annotation(item: Item, sent: list[Item], cluster: Cluster) -> Iterator[R
 
 def _of_another(key: str, item: Item, cluster: Cluster) -> bool:
     """Whether an Ingress is for a controller that goes by the annotations of somebody else."""
-    name = str(dig(item.raw, "spec.ingressClassName") or item.annotations.get("kubernetes.io/ingress.class") or "")
+    name = class_of(item)
     classes = (one for one in cluster.items("IngressClass") if one.name == name)
     words = " ".join((name, *(str(dig(one.raw, "spec.controller")) for one in classes)))
     whose = [prefix for prefix, maker in _MAKERS.items() if re.search(maker, words)]
@@ -124,7 +125,7 @@ def _by_traefik(service: Item, sent: list[Item]) -> Iterator[Rule]:
                 at = f"{pointer_to(path)}/scheme"
                 text = f"Add scheme: http for Service {service.name} in IngressRoute/{item.name}"
                 yield item, f"{path}.port", "https", fixes.set_field(item, at, "http", text, op="add")
-        name = str(dig(item.raw, "spec.ingressClassName") or item.annotations.get("kubernetes.io/ingress.class", ""))
+        name = class_of(item)
         if item.plain_kind == "Ingress" and re.search(_TRAEFIK, name):
             for n, row in enumerate(rows(service.raw, "spec.ports")):
                 if _https_row(service, row.get("port")) is not None:

@@ -26,8 +26,8 @@ from kubectl_llmdoctor.api import (
     logs_of,
     often,
     written_ago,
+    written_before,
 )
-from llmdoctor_checks._clients import before
 from llmdoctor_checks._nobody_left import nobody_left
 
 #: How they speak of their own health checks, and of one that got no answer in time; a connection that did not come about is none.
@@ -74,7 +74,7 @@ def dropped(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> Fi
         other = late.log
         if log is None or (other.source.namespace, other.pod) == (pod.namespace, pod.name):
             continue
-        mine = [line for line in _about(pod, names, late) if not before(line, engine.container, cluster)]
+        mine = [line for line in _about(pod, names, late) if not written_before(line, engine.container, cluster)]
         ago = written_ago(mine[-1], cluster.now) if mine else None
         if ago is None or ago > _LONG_AGO:
             continue

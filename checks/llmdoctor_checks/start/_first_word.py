@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from kubectl_llmdoctor.api import Container, Finding, Fix, Pod, ending_of, fixes, pod_evidence
+from kubectl_llmdoctor.api import MASK, Container, Finding, Fix, Pod, ending_of, fixes, pod_evidence
 from llmdoctor_checks._consequences import FAILED_START
 from llmdoctor_checks.start._scripts import quoted
 
@@ -79,7 +79,7 @@ def _as_read(word: str) -> str:
 
 
 def _fix(pod: Pod, container: Container, shell: list[str], script: str) -> Fix:
-    if "<masked" in script:
+    if MASK in script:
         return fixes.advice(
             f"Write what follows {shell[-1]} as one string in {fixes.edited(pod)}, or leave the shell out (command begins with the "
             "program then)"

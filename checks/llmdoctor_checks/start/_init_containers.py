@@ -148,12 +148,17 @@ def _asked_of_ollama(container: Container, script: str) -> set[int]:
     return set() if elsewhere or "OLLAMA_HOST" in script else {*_asked(script), _OLLAMA_PORT}
 
 
-def never_ends(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
-    """An init container that is a server or sleeps for ever, or an agent that waits for its login."""
+def not_ended(pod: Pod) -> Iterator[tuple[Container, str]]:
+    """The init container that the others wait for, as it runs, and how it does."""
     for trouble in pod.troubles:
         container = trouble.container
-        if trouble.kind != "creating" or container is None or container.role != "init" or not container.running:
-            continue
+        if trouble.kind == "creating" and container is not None and container.role == "init" and container.running:
+            yield container, trouble.text
+
+
+def never_ends(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
+    """An init container that is a server or sleeps for ever, or an agent that waits for its login."""
+    for container, state in not_ended(pod):
         asleep = _sleeps(container)
         if asleep or _is_server(container):
             last = pod.containers[-1].name
@@ -164,7 +169,7 @@ def never_ends(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
                 evidence=(
                     *((pod_evidence(container, _place(container, asleep), asleep),) if asleep else ()),
                     pod_evidence(container, "restartPolicy", container.spec.restart_policy or "not set"),
-                    pod_evidence(pod, f"status.initContainerStatuses[{container.name}].state.running", trouble.text),
+                    pod_evidence(pod, f"status.initContainerStatuses[{container.name}].state.running", state),
                 ),
                 explains=NOT_STARTED,
                 fixes=_let_go_on(container, asleep),

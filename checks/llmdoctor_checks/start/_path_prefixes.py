@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from kubectl_llmdoctor.api import Cluster, Evidence, Fix, Item, Pod, backends_of, dig, fixes, object_evidence, rows
+from llmdoctor_checks._ingress import class_of
 
 _REWRITE, _REGEX = "nginx.ingress.kubernetes.io/rewrite-target", "nginx.ingress.kubernetes.io/use-regex"
 
@@ -42,9 +43,7 @@ def _ingresses(pod: Pod, names: set[str]) -> Iterator[_Way]:
             if dig(path, "backend.service.name") not in names or _REWRITE in item.annotations:
                 continue
             text = f"Have Ingress/{item.name} take {prefix} off: {_REWRITE}: /$2 with the path {prefix}(/|$)(.*)"
-            nginx = "nginx" in str(
-                dig(item.raw, "spec.ingressClassName") or item.annotations.get("kubernetes.io/ingress.class")
-            )
+            nginx = "nginx" in class_of(item)
             if nginx and len(every) == 1:
                 fix = fixes.patch_object(
                     item,

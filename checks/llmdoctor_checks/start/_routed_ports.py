@@ -27,6 +27,7 @@ from kubectl_llmdoctor.api import (
     pointer_to,
     rows,
 )
+from llmdoctor_checks._ingress import class_of
 
 _NO_PORT = "use-annotation"
 
@@ -173,5 +174,5 @@ def _openshift_routes(cluster: Cluster) -> Iterator[_Way]:
 
 def _by_target(item: Item) -> bool:
     """Whether its controller may take the port of the pods for that of the Service."""
-    name = str(dig(item.raw, "spec.ingressClassName") or item.annotations.get("kubernetes.io/ingress.class", ""))
+    name = class_of(item)
     return item.plain_kind == "Ingress" and re.search(_BY_PORT, name) is None

@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterable, Iterator
 
 from kubectl_llmdoctor.api import (
+    INFERENCE_SERVICE,
     Confidence,
     Container,
     Engine,
-    Evidence,
     Finding,
     Fix,
     Line,
@@ -21,6 +21,7 @@ from kubectl_llmdoctor.api import (
     limits_evidence,
     log_evidence,
     pod_evidence,
+    say_devices,
 )
 from kubectl_llmdoctor.catalog.images import CpuBuild, cpu_build, cpu_build_of_speech
 from llmdoctor_checks._consequences import FAILED_START
@@ -146,38 +147,49 @@ def _of(pod: Pod, container: Container, engine: Engine | None, logs: Logs | None
     asked = {name: n for name, n in container.accelerators.items() if name.startswith(("nvidia.com/", "amd.com/"))}
     if not asked or pod.log_only or (engine is not None and engine.value("device") == "cpu"):
         return
-    speech = cpu_build_of_speech(container.spec.image) if engine is None and _of_nvidia(asked) else None
-    build = cpu_build(container.spec.image) if engine else speech
-    if build and "huggingfaceserver" in container.spec.image and _kserve_adds_gpu(pod, container):
+    image = container.spec.image
+    if engine is not None:
+        build = cpu_build(image)
+    else:
+        build = cpu_build_of_speech(image) if _of_nvidia(asked) else None
+    if build and "huggingfaceserver" in image and _kserve_adds_gpu(pod, container):
         return
     said = _says(container, logs, _words(pod, engine), may_be_another=engine is None and pod.ready)
-    if build is None and said is None:
-        return
+    if build is not None or said is not None:
+        yield _without_the_gpu(container, engine, asked, build, said)
+
+
+def _without_the_gpu(
+    container: Container,
+    engine: Engine | None,
+    asked: dict[str, int],
+    build: CpuBuild | None,
+    said: tuple[Line, Confidence] | None,
+) -> Finding:
+    pod, image = container.pod, container.spec.image
     # servers of speech run on a CPU as well, only slower: they fail of something else
-    failing = (said is not None or speech is None) and container.trouble("crashed", "not-ready") is not None
-    evidence: list[Evidence] = [log_evidence(said[0])] if said else []
-    evidence.append(pod_evidence(container, "image", container.spec.image))
-    evidence += limits_evidence(container, asked)
+    speech = engine is None and build is not None
+    failing = (said is not None or not speech) and container.trouble("crashed", "not-ready") is not None
     # the log says that it happens; by its name alone the image may hold a GPU build
-    slow = (said is not None or speech is not None) and pod.ready
+    slow = (said is not None or speech) and pod.ready
+    if failing:
+        explains: tuple[str, ...] = ("gpu-runtime-missing", "compiler-missing", *FAILED_START)
+    else:
+        explains = ("weights-off-gpu", "cpu-starved") if slow else ()
     of = engine.title if engine else _library(said) or "the server"
     part = said is not None and any(words in said[0].text for words in _WENT_ON)
-    what = f"{container.spec.image} {'has' if part else 'is'} a CPU build of {of}" + (
-        f" ({build.why})" if build else ""
-    )
-    yield Finding(
+    what = f"{image} {'has' if part else 'is'} a CPU build of {of}" + (f" ({build.why})" if build else "")
+    return Finding(
         role="cause" if failing or slow else "risk",
         severity=None if failing else "warning",
         confidence=said[1] if said else "likely",
-        summary=f"{what}; container {container.name} asks for {_list(asked)}, which {'that' if part else 'it'} cannot use.",
-        evidence=tuple(evidence),
-        explains=(
-            ("gpu-runtime-missing", "compiler-missing", *FAILED_START)
-            if failing
-            else ("weights-off-gpu", "cpu-starved")
-            if slow
-            else ()
+        summary=f"{what}; container {container.name} asks for {say_devices(asked)}, which {'that' if part else 'it'} cannot use.",
+        evidence=(
+            *((log_evidence(said[0]),) if said else ()),
+            pod_evidence(container, "image", image),
+            *limits_evidence(container, asked),
         ),
+        explains=explains,
         fix=_fix(pod, container, build, of),
         order=said[0].order if said else None,
     )
@@ -202,7 +214,7 @@ def _ollama_with_intel(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding
     yield Finding(
         severity="warning" if pod.ready else None,
         confidence="possible" if newer else "likely",
-        summary=f"{engine.label} runs on the CPU: container {container.name} asks for {_list(asked)}, and "
+        summary=f"{engine.label} runs on the CPU: container {container.name} asks for {say_devices(asked)}, and "
         + (f"it reaches Intel's GPUs by Vulkan alone ({_VULKAN})." if newer else "this release has no library for it."),
         evidence=(
             log_evidence(found.cpu),
@@ -277,10 +289,6 @@ def _library(said: tuple[Line, str] | None) -> str:
     return next((name for words, name in libraries.items() if said and words in said[0].text), "")
 
 
-def _list(asked: dict[str, int]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in asked.items())
-
-
 #: How a library is built or installed with CUDA, by its name: for an image that somebody made.
 _WITH_CUDA = {
     "PyTorch": "pip install torch --index-url https://download.pytorch.org/whl/cu128",
@@ -304,7 +312,7 @@ def _fix(pod: Pod, container: Container, build: CpuBuild | None, library: str) -
         return fixes.advice(
             f"Take the engine's image for this GPU in {fixes.edited(pod)}, or ask for no GPU if the CPU is meant"
         )
-    if service := pod.labels.get("serving.kserve.io/inferenceservice"):
+    if service := pod.labels.get(INFERENCE_SERVICE):
         return fixes.advice(
             f"Set the image {build.twin} in InferenceService/{service} (spec.predictor.model.image), or in its ServingRuntime"
         )

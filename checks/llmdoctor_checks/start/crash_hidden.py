@@ -3,7 +3,11 @@
 import re
 from collections.abc import Iterator
 
+import msgspec
+
 from kubectl_llmdoctor.api import (
+    MASK,
+    Container,
     Engine,
     Finding,
     Fix,
@@ -101,44 +105,69 @@ def crash_hidden(engine: Engine, logs: Logs | None) -> Iterator[Finding]:
 
     - https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#container-restarts
     """
-    container = engine.container
     for group in ("command", "args"):
-        for index, word in enumerate(getattr(container.spec, group)):
+        for index, word in enumerate(getattr(engine.container.spec, group)):
             text = str(word)
             server = _SERVERS.search(text)
-            if server and (halted := _halted(engine, f"{group}[{index}]", text[: server.start()])):
+            if server is None:
+                continue
+            if halted := _halted(engine, f"{group}[{index}]", text[: server.start()]):
                 yield halted
                 return
-            found = _next(text, server) or _last(text, server) if server else None
-            if not server or not found or _WATCH.search(found["forever"]):
-                continue
-            watched = container.spec.liveness_probe is not None
-            owner = container.pod.template_of
-            # a benchmark that asks its own server is left up for a look at its results
-            once = not container.pod.exists and owner is not None and owner.kind == "Job"
-            tail = "its liveness probe must find out" if watched else "nothing restarts it"
-            if not watched and container.spec.readiness_probe is None:
-                tail += ", and the pod stays Ready"
-            ended = None
-            if logs is not None and container.running and not watched:
-                ended = _ended(engine, logs, found["told"] or "")
-            unseen = None if watched or ended else _unseen(engine, logs, text[server.end() : found.start()])
-            when = f"{engine.title} has ended, and" if ended else f"When {engine.title} ends,"
-            if unseen:
-                when = f"{engine.title} writes to {unseen}, not to the log, and does not serve; when it ends,"
-            yield Finding(
-                role="cause" if ended or unseen else "note" if watched or once else "risk",
-                severity="critical" if ended or unseen else "info" if watched or once else "warning",
-                confidence="possible" if unseen else "likely",
-                summary=f"{when} the shell of {container.name} goes on with `{_short(found['forever'])}`: {tail}.",
-                evidence=(
-                    pod_evidence(container, f"{group}[{index}]", _around(text, found)),
-                    *((log_evidence(ended),) if ended else ()),
-                ),
-                explains=("not-ready",) if ended or unseen else (),
-                fixes=(*((_read(engine, unseen),) if unseen else ()), _fix(engine, group, index, text, found, server)),
-            )
-            return
+            found = _next(text, server) or _last(text, server)
+            if found and not _WATCH.search(found["forever"]):
+                yield _goes_on(engine, logs, _Script(group, index, text, server, found))
+                return
+
+
+class _Script(msgspec.Struct, frozen=True):
+    """A script that goes on without its server: where it stands, where it starts the server, and what it does for ever."""
+
+    group: str
+    index: int
+    text: str
+    server: re.Match[str]
+    found: re.Match[str]
+
+
+def _goes_on(engine: Engine, logs: Logs | None, script: _Script) -> Finding:
+    container, text, found = engine.container, script.text, script.found
+    watched = container.spec.liveness_probe is not None
+    judged = logs if container.running and not watched else None
+    ended = _ended(engine, judged, found["told"] or "") if judged is not None else None
+    unseen = None if watched or ended else _unseen(engine, logs, text[script.server.end() : found.start()])
+    happened, noted = bool(ended or unseen), watched or _once(container)
+    if unseen:
+        when = f"{engine.title} writes to {unseen}, not to the log, and does not serve; when it ends,"
+    else:
+        when = f"{engine.title} has ended, and" if ended else f"When {engine.title} ends,"
+    return Finding(
+        role="cause" if happened else "note" if noted else "risk",
+        severity="critical" if happened else "info" if noted else "warning",
+        confidence="possible" if unseen else "likely",
+        summary=f"{when} the shell of {container.name} goes on with `{_short(found['forever'])}`: {_what_then(container)}.",
+        evidence=(
+            pod_evidence(container, f"{script.group}[{script.index}]", _around(text, found)),
+            *((log_evidence(ended),) if ended else ()),
+        ),
+        explains=("not-ready",) if happened else (),
+        fixes=(
+            *((_read(engine, unseen),) if unseen else ()),
+            _fix(engine, script.group, script.index, text, found, script.server),
+        ),
+    )
+
+
+def _once(container: Container) -> bool:
+    """Whether it is a manifest of a Job: a benchmark that asks its own server is left up for a look at its results."""
+    owner = container.pod.template_of
+    return not container.pod.exists and owner is not None and owner.kind == "Job"
+
+
+def _what_then(container: Container) -> str:
+    if container.spec.liveness_probe is not None:
+        return "its liveness probe must find out"
+    return "nothing restarts it" + (", and the pod stays Ready" if container.spec.readiness_probe is None else "")
 
 
 def _halted(engine: Engine, path: str, before: str) -> Finding | None:
@@ -228,7 +257,7 @@ def _fix(engine: Engine, group: str, index: int, text: str, found: re.Match[str]
     container, rest = engine.container, text[found.end() :].strip()
     background = re.search(r"(?<![&>|])&(?![&>\d])", text[server.end() : found.start()])
     # a mask must not be written back, and a script that goes on may mean something by it
-    if background or rest.strip("; \n") or "<masked:" in text:
+    if background or rest.strip("; \n") or MASK in text:
         how = "wait -n in its place" if background else "the engine as the last command, started by exec"
         return fixes.advice(f"Take `{_short(found['forever'])}` out of {group} in {fixes.edited(container.pod)}: {how}")
     operation = {

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
+    GKE_GPU,
     Container,
     Finding,
     Logs,
@@ -18,7 +19,7 @@ from kubectl_llmdoctor.catalog.images import cpu_build, maker
 from llmdoctor_checks._consequences import FAILED_START
 
 #: GKE's own label of nodes with GPUs; its device plugin mounts the driver at that folder, into each container that asks for one.
-_LABEL, _FOLDER = "cloud.google.com/gke-accelerator", "/usr/local/nvidia"
+_FOLDER = "/usr/local/nvidia"
 
 #: The driver's library, and the driver's own program for whoever looks for that first (Text Embeddings Inference).
 _MISSING = (
@@ -60,7 +61,7 @@ def driver_libs_not_on_path(pod: Pod, container: Container, node: Node | None, l
     known = path is None or path.value is not None
     # a pod that was placed stands on a node that has what it selects
     labels = node.labels if node else pod.spec.node_selector if pod.spec.node_name else {}
-    if not container.gpus or pod.ready or not known or _LABEL not in labels:
+    if not container.gpus or pod.ready or not known or GKE_GPU not in labels:
         return
     if path is not None and f"{_FOLDER}/lib64" in (path.value or ""):
         return
@@ -81,9 +82,9 @@ def driver_libs_not_on_path(pod: Pod, container: Container, node: Node | None, l
         + (f"LD_LIBRARY_PATH is {path.value}." if path is not None else "nothing puts that on the library path."),
         evidence=(
             log_evidence(line),
-            node_evidence(node, f"{_LABEL}={labels[_LABEL]}")
+            node_evidence(node, f"{GKE_GPU}={labels[GKE_GPU]}")
             if node
-            else pod_evidence(pod, "spec.nodeSelector", f"{_LABEL}: {labels[_LABEL]}"),
+            else pod_evidence(pod, "spec.nodeSelector", f"{GKE_GPU}: {labels[GKE_GPU]}"),
             *((pod_evidence(container, "env[LD_LIBRARY_PATH]", str(path.value)),) if path is not None else ()),
         ),
         explains=("gpu-runtime-missing", "driver-missing", "import-broken", "system-library-missing", *FAILED_START),

@@ -7,6 +7,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from kubectl_llmdoctor.api import (
+    MASK,
     Container,
     Ending,
     Engine,
@@ -652,28 +653,58 @@ def _from_config_map(engine: Engine, problem: Problem) -> tuple[str, Evidence] |
 
 def _correction(engine: Engine, problem: Problem, where: str) -> Fix:
     """What to write instead, where the detail names it; else what to take away, or which release has it."""
-    name, detail, container = problem.flag or problem.text, problem.detail, engine.container
+    name, container = problem.flag or problem.text, engine.container
     # by the name that stands there, which may be a short one
     own = {name, problem.text.partition(" ")[0]} - {""} if where == fixes.edited(engine.pod) else set()
     place = next((found for one in sorted(own) if (found := settling.stated(container, one))), None)
-    near = re.search(r"; the nearest is (\S{1,80})$", detail)
-    if problem.kind == "unknown-flag" and (several := re.search(r" could be (-[^:]{1,400}): ", detail)):
+    return (
+        _other_name(container, problem, name, where)
+        or _other_value(container, problem, name, where, place)
+        or _left_out(container, problem, name, where, place)
+        or _as_plain_json(container, problem, name, place)
+        or fixes.advice(f"Correct or remove {name} in {where}: {problem.detail}")
+    )
+
+
+#: The end of a detail that names what is nearest.
+_NEAREST = r"; the nearest is (\S{1,80})$"
+
+
+def _other_name(container: Container, problem: Problem, name: str, where: str) -> Fix | None:
+    """The flag that is meant, where there is none of that name."""
+    if problem.kind != "unknown-flag":
+        return None
+    if several := re.search(r" could be (-[^:]{1,400}): ", problem.detail):
         return fixes.advice(f"Write in {where} the one of {several[1]} that is meant, instead of {name}")
-    if problem.kind == "unknown-flag" and (near or problem.meant):
-        right = near[1] if near else problem.meant
-        return fixes.rename_word(engine.container, problem.path, name, right, f"Write {right} instead of {name}")
+    near = re.search(_NEAREST, problem.detail)
+    right = near[1] if near else problem.meant
+    text = f"Write {right} instead of {name}"
+    return fixes.rename_word(container, problem.path, name, right, text) if right else None
+
+
+def _other_value(
+    container: Container, problem: Problem, name: str, where: str, place: "settling.Stated | None"
+) -> Fix | None:
+    """The value that is meant, or those that there are."""
+    detail = problem.detail
     if place and (share := settling.as_share(container, place)):
         return share
     if re.search(r"not a whole number| reads '", detail) and place and (digits := settling.in_digits(container, place)):
         return digits
-    listed = re.search(r": not (one of (.{1,600}))$", detail)
+    near, listed = re.search(_NEAREST, detail), re.search(r": not (one of (.{1,600}))$", detail)
     right = near[1] if near else _meant(detail, listed[2].split(", ") if listed else [])
     if problem.kind == "bad-value" and right:
         text = f"Set {name} to {right}"
         known = place is not None and place.value is not None
         return settling.given(container, place, right, text) if place and known else fixes.advice(f"{text} in {where}")
-    if listed:
-        return fixes.advice(f"Set {name} in {where} to {listed[1]}, or remove it")
+    return fixes.advice(f"Set {name} in {where} to {listed[1]}, or remove it") if listed else None
+
+
+def _left_out(
+    container: Container, problem: Problem, name: str, where: str, place: "settling.Stated | None"
+) -> Fix | None:
+    """What goes, as this release has no such option, or what goes elsewhere; or the value that it lacks."""
+    detail = problem.detail
     if first := re.search(r" came with ([^;]{1,60}); ", detail):
         return _removed(container, place, f"Remove {name}", where, f"; {first[1]} is the first release with it")
     if problem.kind == "removed-flag":
@@ -686,9 +717,14 @@ def _correction(engine: Engine, problem: Problem, where: str) -> Fix:
         return fixes.advice(f"Give {name} its value in {where}, or remove it")
     if re.search(rf"has no option {re.escape(name)}(?:, which is [^,;]{{1,60}})?$", detail):
         return _removed(container, place, f"Remove {name}", where, "")
-    if detail.endswith(": not valid JSON") and place and place.value and (right := settling.as_json(place.value)):
-        return settling.given(container, place, right, f"Write the value of {name} as plain JSON: {right}")
-    return fixes.advice(f"Correct or remove {name} in {where}: {detail}")
+    return None
+
+
+def _as_plain_json(container: Container, problem: Problem, name: str, place: "settling.Stated | None") -> Fix | None:
+    right = settling.as_json(place.value) if place and place.value else None
+    if not right or not place or not problem.detail.endswith(": not valid JSON"):
+        return None
+    return settling.given(container, place, right, f"Write the value of {name} as plain JSON: {right}")
 
 
 def _meant(detail: str, choices: list[str]) -> str:
@@ -712,5 +748,5 @@ def _split(engine: Engine, problem: Problem, where: str) -> Fix:
     except ValueError:
         words = text.split()
     summary = f"Write `{words[0]}` and what follows as {len(words)} elements of the list"
-    fix = fixes.split_word(engine.container, problem.path, words, summary) if "<masked" not in text else None
+    fix = fixes.split_word(engine.container, problem.path, words, summary) if MASK not in text else None
     return fix or fixes.advice(f"{summary} in {where}")

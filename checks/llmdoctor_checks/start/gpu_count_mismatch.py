@@ -5,6 +5,10 @@ import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
+    DYNAMO_GRAPH,
+    RAY_CLUSTER,
+    RAY_NODE_TYPE,
+    WORKER_SET,
     Abstain,
     Accelerator,
     Cluster,
@@ -63,10 +67,10 @@ _ONE_GPU = frozenset({"vllm", "sglang", "tei"})
 
 #: Labels of pods whose workers spread over several pods.
 _GROUPED = (
-    "leaderworkerset.sigs.k8s.io/name",
-    "ray.io/cluster",
-    "ray.io/node-type",
-    "nvidia.com/dynamo-graph-deployment-name",
+    WORKER_SET,
+    RAY_CLUSTER,
+    RAY_NODE_TYPE,
+    DYNAMO_GRAPH,
     "stormservice.orchestration.aibrix.ai/podset-name",
 )
 _GROUPED_KINDS = frozenset({"LeaderWorkerSet", "RayCluster", "RayService", "RayJob", "LLMInferenceService"})
@@ -190,44 +194,60 @@ def gpu_count_mismatch(
 
     - https://docs.vllm.ai/en/latest/serving/parallelism_scaling/
     """
-    container, workers = engine.container, engine.workers
+    container, devices = engine.container, engine.container.devices or 0
     if not (pod.exists or pod.lent) and (hidden := hides_all(container)):
         summary, evidence, fix = hidden
         yield Finding(role="risk", summary=summary, evidence=evidence, fix=fix)
         return
     explicit = [s for name in _SIZES if (s := engine.explicit(name))]
-    if not explicit and (workers or 1) == 1:
-        if engine.name in _ONE_GPU and not _grouped(pod, engine, subject) and (container.devices or 0) > 1:
-            yield from _idle(engine, 1, container.devices or 0)
-            yield from _crowded(engine, 1, container.devices or 0, logs, sizing)
+    if not explicit and (engine.workers or 1) == 1:
+        if engine.name in _ONE_GPU and not _grouped(pod, engine, subject) and devices > 1:
+            yield from _idle(engine, 1, devices)
+            yield from _crowded(engine, 1, devices, logs, sizing)
         return
-    if workers is None and not pod.exists and not any(name in engine.found.unresolved for name in _SIZES):
-        # an entrypoint of the image's own may add to its arguments: they alone may be too many, or too many for MIG slices
-        least, devices = engine.workers_at_least, container.devices or 0
-        workers = least if least > devices or (least == devices and _slices(container)) else None
+    workers = _workers(pod, engine)
     if workers is None:
         yield Abstain(reason="the parallel sizes are not known")
-        return
-    if _grouped(pod, engine, subject):
+    elif _grouped(pod, engine, subject):
         yield from _too_many_for_a_group(pod, engine, subject, explicit, logs)
         yield from _idle_on_each_node(pod, engine, workers)
-        return
-    if container.accelerators and (container.devices is None or _part_of_a_slice(pod, container)):
+    elif container.accelerators and (container.devices is None or _part_of_a_slice(pod, container)):
         yield Abstain(reason="how many workers its accelerators take is not known")
+    else:
+        yield from _by_number(pod, engine, workers, explicit, subject, logs, sizing)
+
+
+def _workers(pod: Pod, engine: Engine) -> int | None:
+    """The workers of one instance; of an entrypoint of the image's own, which may add to its arguments, those that are too many alone."""
+    if engine.workers is not None or pod.exists or any(name in engine.found.unresolved for name in _SIZES):
+        return engine.workers
+    least, devices = engine.workers_at_least, engine.container.devices or 0
+    return least if least > devices or (least == devices and _slices(engine.container)) else None
+
+
+def _by_number(
+    pod: Pod,
+    engine: Engine,
+    workers: int,
+    explicit: list[Setting],
+    subject: Subject,
+    logs: Logs | None,
+    sizing: Sizing,
+) -> Iterator[Finding]:
+    """Workers of a pod that stands alone against the GPUs that it sees."""
+    gpus, devices = _visible(engine.container), engine.container.devices or 0
+    if not gpus:
         return
-    gpus = _visible(container)
-    if gpus and gpus == workers > 1:
-        yield from _not_whole(engine, workers, sizing.accelerator)
-    if gpus == workers and gpus < (container.devices or 0):
-        yield from _idle(engine, workers, container.devices or 0)
-        return
-    if not gpus or gpus == workers:
-        return
-    if gpus > workers:
+    if gpus == workers:
+        if workers > 1:
+            yield from _not_whole(engine, workers, sizing.accelerator)
+        if gpus < devices:
+            yield from _idle(engine, workers, devices)
+    elif gpus > workers:
         yield from _idle(engine, workers, gpus)
         yield from _crowded(engine, workers, gpus, logs, sizing)
-        return
-    yield from _too_few(pod, engine, workers, gpus, explicit, subject, logs)
+    else:
+        yield from _too_few(pod, engine, workers, gpus, explicit, subject, logs)
 
 
 def _visible(container: Container) -> int | None:
@@ -239,12 +259,17 @@ def _visible(container: Container) -> int | None:
     return min(gpus, seen) if gpus else seen
 
 
+def _factors(sizes: list[Setting]) -> str:
+    """Of what the number of workers is the product, where it is of several: ` (2 x 4)`."""
+    return f" ({' x '.join(str(size.value) for size in sizes)})" if len(sizes) > 1 else ""
+
+
 def _too_few(
     pod: Pod, engine: Engine, workers: int, gpus: int, explicit: list[Setting], subject: Subject, logs: Logs | None
 ) -> Iterator[Finding]:
     """Fewer GPUs than workers: of a pod that exists only where it fails before they have all started."""
     container = engine.container
-    product = f" ({' x '.join(str(s.value) for s in explicit)})" if len(explicit) > 1 else ""
+    product = _factors(explicit)
     failing = any(t.container is container and t.kind != "dead" for t in pod.troubles)
     if pod.exists and not failing:
         return
@@ -296,7 +321,7 @@ def _too_many_for_a_group(
     if group is None or not 0 < group[0] < workers:
         return
     gpus, whose = group
-    product = f" ({' x '.join(str(s.value) for s in sizes)})" if len(sizes) > 1 else ""
+    product = _factors(sizes)
     alone = gpus == engine.container.devices
     resource = next(iter(engine.container.accelerators), "nvidia.com/gpu")
     yield Finding(
@@ -325,7 +350,7 @@ def _ranks_by_ray(pod: Pod, engine: Engine, subject: Subject) -> bool:
 
 def _idle_in_group(engine: Engine, workers: int, sizes: list[Setting], gpus: int) -> Finding:
     """Ranks that Ray spreads over fewer GPUs than the pods of a group take together."""
-    product = f" ({' x '.join(str(s.value) for s in sizes)})" if len(sizes) > 1 else ""
+    product = _factors(sizes)
     stages = engine.value("pipeline_parallel_size", 1)
     whole = isinstance(stages, int) and gpus % workers == 0
     use = f"Set --pipeline-parallel-size {stages * gpus // workers}" if whole else f"Set sizes whose product is {gpus}"
@@ -373,7 +398,7 @@ def _starts_alone(pod: Pod, engine: Engine) -> bool:
 
 
 def _on_its_own(engine: Engine, workers: int, own: int, sizes: list[Setting], together: int) -> Finding:
-    product = f" ({' x '.join(str(s.value) for s in sizes)})" if len(sizes) > 1 else ""
+    product = _factors(sizes)
     nodes = -(-workers // own)
     place = "with --node-rank and --{}: LWS_WORKER_INDEX, LWS_LEADER_ADDRESS"
     if engine.name != "vllm":

@@ -1,7 +1,7 @@
 """An engine that fell back to the CPU in a container that has a GPU."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from kubectl_llmdoctor.api import (
     Cluster,
@@ -28,6 +28,7 @@ from kubectl_llmdoctor.api import (
     parse_time,
     pod_evidence,
     rows,
+    say_devices,
 )
 from kubectl_llmdoctor.catalog.images import cpu_build
 from llmdoctor_checks._consequences import FAILED_START
@@ -169,28 +170,39 @@ def _of(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Iterator[Fin
         return  # it is there, and unfit
     if engine.name == "ollama" and wrong_library(engine, logs) is not None:
         return  # it was told not to look for one
-    if engine.name == "localai":
-        line = _by_cpu(container, logs)
-    else:
-        line = found.cpu if found else alone(container.name, logs, pod.ready and engine.name != "ollama")
-        if line is None and engine.name == "ollama" and any(name.startswith("nvidia.com/") for name in asked):
-            line = without_driver(container.name, logs)
+    line = found.cpu if found else _on_the_cpu(engine, logs, asked)
     if line is not None and not asked:
         yield from _without_kfd(pod, engine, logs)
-    if line is None or not asked or lost(container.name, logs):
-        return
+    if line is not None and asked and not lost(container.name, logs):
+        yield _sees_none(pod, engine, line, asked, node)
+
+
+def _on_the_cpu(engine: Engine, logs: Logs, asked: Mapping[str, int]) -> Line | None:
+    """The line by which an engine takes the CPU, or sees no driver beside a GPU that it asked for."""
+    container = engine.container
+    if engine.name == "localai":
+        return _by_cpu(container, logs)
+    if engine.name != "ollama":
+        return alone(container.name, logs, container.pod.ready)
+    line = alone(container.name, logs, False)
+    of_nvidia = any(name.startswith("nvidia.com/") for name in asked)
+    return without_driver(container.name, logs) if line is None and of_nvidia else line
+
+
+def _sees_none(pod: Pod, engine: Engine, line: Line, asked: Mapping[str, int], node: Node | None) -> Finding:
+    container = engine.container
     unfit, fix = _what_is_missing(pod, engine, line, of_amd=all(name.startswith("amd.com/") for name in asked))
     refused, error = _not_started(line)
     if refused is not None:
         unfit = f"CUDA is there and answers '{error}'"
         fix = _load_uvm(pod, node) if error == _UNKNOWN else _without_hmm(pod)
     said = {one.number: one for one in (refused, line) if one is not None}
-    yield Finding(
+    return Finding(
         severity="warning" if pod.ready else None,
         # an image of somebody's own may hold a build for the CPU
         confidence="possible" if engine.announced and engine.name != "ollama" else "likely",
         summary=f"{engine.label} runs on the CPU: {unfit or 'it sees no GPU'}, though container {container.name} asks for "
-        f"{', '.join(f'{n} {name}' for name, n in asked.items())}.",
+        f"{say_devices(asked)}.",
         evidence=(*map(log_evidence, said.values()), *limits_evidence(container, asked)),
         explains=("not-ready", "probe-too-short", "cpu-starved"),
         fix=fix,

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterator
 
+import msgspec
+
 from kubectl_llmdoctor.api import (
     Container,
     Engine,
@@ -154,53 +156,99 @@ def _other_port(engine: Engine) -> str:
     return next(iter(probed)) if apart and not alone else ""
 
 
+class _WrongAddress(msgspec.Struct, frozen=True):
+    """A server at an address at which it is not found by who asks it."""
+
+    container: Container
+    engine: Engine | None
+    address: str
+    #: as it was told, and as its log says
+    host: Setting | None
+    line: tuple[str, Line, str] | None
+    #: who asks, and what says so
+    who: str
+    asks: Evidence
+    refused: list[Event]
+    failing: bool
+
+    @property
+    def of_serve(self) -> bool:
+        """Whether it is the proxy of Ray Serve."""
+        return self.line is not None and SERVE_PROXY in self.line[1].text
+
+    @property
+    def elsewhere(self) -> str:
+        """The other port at which it is asked, too; empty where it is asked at its own."""
+        return _other_port(self.engine) if self.engine and self.host and self.failing else ""
+
+    @property
+    def summary(self) -> str:
+        """Where it listens, and where it is asked."""
+        pod = self.container.pod
+        server = self.engine.label if self.engine else "Ray Serve" if self.of_serve else self.container.name
+        by_default = (self.host is not None and self.host.source == "default") or self.of_serve
+        ipv4 = self.address == ANY_IPV4
+        said = (", which is IPv4 alone" if ipv4 else "") + (", its default" if by_default else "")
+        there = f"the pod's IPv6 address {pod.status.pod_ip}" if ipv4 else "the address of the pod"
+        if self.engine and self.elsewhere:
+            said, there = f"{said}, at port {_port(self.engine)}", f"port {self.elsewhere} of {there}"
+        return f"{server} listens on {self.address}{said}, and {self.who} asks {there}: every connection is refused."
+
+    @property
+    def fix(self) -> Fix:
+        """What makes it listen where it is asked."""
+        pod = self.container.pod
+        if self.of_serve:
+            return _of_ray_serve(pod)
+        if self.engine and self.elsewhere:
+            return _both(self.engine, self.who, self.elsewhere)
+        every = "::" if ":" in pod.status.pod_ip else ANY_IPV4
+        return _fix(pod, self.engine, self.host, every, self.line[2] if self.line else "")
+
+
 def _asked_in_vain(pod: Pod, engine: Engine | None, events: Events | None, logs: Logs | None) -> Iterator[Finding]:
     """An engine, or another program by its own log, whose address keeps the kubelet or a Service from reaching it."""
+    found = _at_wrong_address(pod, engine, events, logs)
+    if found is None:
+        return
+    yield Finding(
+        role="cause" if found.failing else "risk",
+        severity="critical",
+        summary=found.summary,
+        evidence=(
+            *(event_evidence(e, pod.cluster) for e in found.refused[-1:]),
+            *((_said(found.container, found.host),) if found.host else ()),
+            *((log_evidence(found.line[1]),) if found.line else ()),
+            found.asks,
+        ),
+        explains=("not-ready", "crash-loop", "probe-too-short", *_of_port(engine, found.elsewhere))
+        if found.failing
+        else (),
+        fix=found.fix,
+    )
+
+
+def _at_wrong_address(
+    pod: Pod, engine: Engine | None, events: Events | None, logs: Logs | None
+) -> _WrongAddress | None:
     container = next(c for c in pod.containers if c.role != "init")
     troubled = container.trouble("not-ready", "crashed") is not None
     if pod.failing and not troubled:
-        return
+        return None
     failing = troubled and not ended_by_itself(container, events)
     refused = [event for _, event in failures(container, events)]
     if failing and refused and not any("connection refused" in event.message for event in refused):
-        return  # the kubelet says otherwise
+        return None  # the kubelet says otherwise
     line = listens(container, logs, _probed(container)) or _refusing(container, refused, logs) if troubled else None
     if line and not failing:
-        return
+        return None
     if engine is None and (not refused or line is None or listens_elsewhere(container, logs, line[2])):
-        return
+        return None
     host = _as_told(engine, line)
     address = str(host.value) if host else line[0] if line else ""
     asked = _who_asks(pod, container, engine, address, in_vain=failing and bool(refused)) if address else None
-    if asked is None:
-        return
-    who, evidence = asked
-    elsewhere = _other_port(engine) if engine and host and failing else ""
-    serve = line is not None and SERVE_PROXY in line[1].text
-    if serve:
-        fix = _of_ray_serve(pod)
-    elif engine and elsewhere:
-        fix = _both(engine, who, elsewhere)
-    else:
-        fix = _fix(pod, engine, host, "::" if ":" in pod.status.pod_ip else ANY_IPV4, line[2] if line else "")
-    server = engine.label if engine else "Ray Serve" if serve else container.name
-    said = ", which is IPv4 alone" if address == ANY_IPV4 else ""
-    said += ", its default" if (host and host.source == "default") or serve else ""
-    there = f"the pod's IPv6 address {pod.status.pod_ip}" if address == ANY_IPV4 else "the address of the pod"
-    if engine and elsewhere:
-        said, there = f"{said}, at port {_port(engine)}", f"port {elsewhere} of {there}"
-    yield Finding(
-        role="cause" if failing else "risk",
-        severity="critical",
-        summary=f"{server} listens on {address}{said}, and {who} asks {there}: every connection is refused.",
-        evidence=(
-            *(event_evidence(e, pod.cluster) for e in refused[-1:]),
-            *((_said(container, host),) if host else ()),
-            *((log_evidence(line[1]),) if line else ()),
-            evidence,
-        ),
-        explains=("not-ready", "crash-loop", "probe-too-short", *_of_port(engine, elsewhere)) if failing else (),
-        fix=fix,
+    return (
+        _WrongAddress(container, engine, address, host, line, *asked, refused, failing) if asked is not None else None
     )
 
 

@@ -274,42 +274,18 @@ def _where(pod: Pod, evidence: Evidence) -> str:
     return evidence.ref.partition(" ")[0] if evidence.ref.startswith(("Secret/", "ConfigMap/")) else fixes.edited(pod)
 
 
-def _places(container: Container, engine: Engine | None) -> Iterator[tuple[str, str, Evidence, bool]]:
-    """Where a placeholder stands: path, the placeholder, evidence, whether the engine surely uses the value."""
-    spec = container.spec
-    settings = [str(setting.value) for setting in engine.found.settings.values()] if engine else []
-    image = _own(spec.image) or _in_image(spec.image)
-    head, _, last = spec.image.partition("@")[0].rpartition("/")
-    capitals = re.search(_CAPITALS, f"{head}/{last.partition(':')[0]}")
-    if image:
-        yield "image", image[0], pod_evidence(container, "image", spec.image), True
-    template = bool(capitals) and not container.pod.exists and not any(mark in spec.image for mark in "${<")
-    if template and capitals and not image:
-        # CI and kustomize put a name in the place of such a word
-        yield "image", capitals[0], pod_evidence(container, "image", spec.image), False
-    for variable in spec.env:
-        value = str(variable.value) if variable.value is not None else ""
-        token = _is_token(variable.name, engine)
-        own = _own(value) or re.fullmatch(_TOLD, value.strip())
-        own = own or (re.fullmatch(_NO_TOKEN, value.strip()) if token else None)
-        if own:
-            path = f"env[{variable.name}]"
-            yield path, own[0], pod_evidence(container, path, value), token or any(value in s for s in settings)
-        ref = variable.value_from.secret_key_ref if variable.value_from else None
-        told = _in_secret(container, ref) if ref else None
-        if told:
-            # a Secret is often filled in apart from the file that makes it: only what a running pod got is known
-            yield f"env[{variable.name}]", told[0], told[1], token and container.pod.exists
+#: Path, the placeholder, evidence, and whether the engine surely uses the value.
+_Place = tuple[str, str, Evidence, bool]
+
+
+def _places(container: Container, engine: Engine | None) -> Iterator[_Place]:
+    """Where a placeholder stands."""
+    template = _names_a_template(container)
+    yield from _in_the_image(container, template=template)
+    yield from _in_variables(container, engine)
     yield from _in_config_maps(container, engine)
     yield from ((f"env[{name}]", told[0], told[1], container.pod.exists) for name, told in _in_secrets(container))
-    for path, text in container.words:
-        for line in text.splitlines():
-            code = line.partition(" #")[0]
-            if code.lstrip().startswith("#"):
-                continue
-            own = _own(code)
-            if found := own or re.search(_NAMED, code):
-                yield path, found[0], pod_evidence(container, path, line.strip()), bool(own) or not template
+    yield from _in_words(container, template=template)
     yield from _tokens(container)
     model = engine.explicit("model") if engine else None
     if model and re.match(_NO_MODEL, str(model.value)):
@@ -319,6 +295,52 @@ def _places(container: Container, engine: Engine | None) -> Iterator[tuple[str, 
         if own := _own(str(wanted)):
             path = f"nodeSelector[{label}]"
             yield path, own[0], pod_evidence(container.pod, path, str(wanted)), True
+
+
+def _in_capitals(image: str) -> re.Match[str] | None:
+    """A word of the name of an image that stands for another."""
+    head, _, last = image.partition("@")[0].rpartition("/")
+    return re.search(_CAPITALS, f"{head}/{last.partition(':')[0]}")
+
+
+def _names_a_template(container: Container) -> bool:
+    """Whether a manifest is one of those in which CI and kustomize put a name in the place of such a word."""
+    image = container.spec.image
+    return bool(_in_capitals(image)) and not container.pod.exists and not any(mark in image for mark in "${<")
+
+
+def _in_the_image(container: Container, *, template: bool) -> Iterator[_Place]:
+    image = container.spec.image
+    own = _own(image) or _in_image(image)
+    if found := own or (_in_capitals(image) if template else None):
+        yield "image", found[0], pod_evidence(container, "image", image), bool(own)
+
+
+def _in_variables(container: Container, engine: Engine | None) -> Iterator[_Place]:
+    settings = [str(setting.value) for setting in engine.found.settings.values()] if engine else []
+    for variable in container.spec.env:
+        path, value = f"env[{variable.name}]", str(variable.value) if variable.value is not None else ""
+        token = _is_token(variable.name, engine)
+        own = _own(value) or re.fullmatch(_TOLD, value.strip())
+        own = own or (re.fullmatch(_NO_TOKEN, value.strip()) if token else None)
+        if own:
+            yield path, own[0], pod_evidence(container, path, value), token or any(value in s for s in settings)
+        ref = variable.value_from.secret_key_ref if variable.value_from else None
+        if told := _in_secret(container, ref) if ref else None:
+            # a Secret is often filled in apart from the file that makes it: only what a running pod got is known
+            yield path, told[0], told[1], token and container.pod.exists
+
+
+def _in_words(container: Container, *, template: bool) -> Iterator[_Place]:
+    """In the command and its arguments, but not in comments of a script."""
+    for path, text in container.words:
+        for line in text.splitlines():
+            code = line.partition(" #")[0]
+            if code.lstrip().startswith("#"):
+                continue
+            own = _own(code)
+            if found := own or re.search(_NAMED, code):
+                yield path, found[0], pod_evidence(container, path, line.strip()), bool(own) or not template
 
 
 def _is_token(name: str, engine: Engine | None) -> bool:

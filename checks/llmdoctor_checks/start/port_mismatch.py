@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import cast
 
 from kubectl_llmdoctor.api import (
+    INFERENCE_SERVICE,
     Abstain,
     Confidence,
     Container,
@@ -177,10 +178,7 @@ def _with_tls(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding
         yield Finding(
             severity="warning",
             summary=f"{ended.container.name} speaks TLS to {ended.url}, which answers without, and ended of it.",
-            evidence=(
-                *(log_evidence(line) for line in ended.lines),
-                pod_evidence(ended.container, f"env[{ended.variable}]", ended.url),
-            ),
+            evidence=ended.evidence,
             explains=CRASHED,
             fix=fixes.advice(
                 f"Have {fixes.edited(pod)} ask the server with http:// ({ended.variable}), or give the server a certificate "
@@ -498,7 +496,7 @@ def _by_aibrix(pod: Pod, container: Container, engine: Engine, port: Setting) ->
 
 def _service_beside(pod: Pod, name: str, port: Setting) -> bool:
     """Whether a Service of one's own leads to the port, by the labels that KServe gives to the pods of its InferenceService."""
-    given = {**pod.labels, "app": f"isvc.{name}-predictor", "serving.kserve.io/inferenceservice": name}
+    given = {**pod.labels, "app": f"isvc.{name}-predictor", INFERENCE_SERVICE: name}
     for item in pod.cluster.items("Service", pod.namespace):
         selector, ports = selector_of(item), rows(item.raw, "spec.ports")
         leads = any(row.get("targetPort", row.get("port")) == port.value for row in ports)

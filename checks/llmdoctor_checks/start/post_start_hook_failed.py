@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
+    MASK,
     Container,
     Event,
     Events,
@@ -116,7 +117,7 @@ def _waiting(container: Container) -> Iterator[Fix]:
         f"Have the hook wait until the server answers: {_UNTIL} before its command, as it starts beside the server"
     )
     shell = len(words) == 3 and str(words[0]).endswith("sh") and words[1] == "-c"
-    if shell and len(str(words[2])) < _QUOTED * 10 and "<masked" not in str(words[2]):
+    if shell and len(str(words[2])) < _QUOTED * 10 and MASK not in str(words[2]):
         path = f"{container.pointer}/lifecycle/postStart/exec/command/2"
         change = {"op": "replace", "path": path, "value": f"{_UNTIL} {words[2]}"}
         yield fixes.patch(container.pod, summary, [change])

@@ -223,7 +223,7 @@ def _refused(container: Container, kind: str, event: Event, subject: Subject) ->
     if code not in _ANSWERS:
         return None
     probe = container.spec.probes.get(kind)
-    path = probe.http_get.path if probe and probe.http_get else ""
+    path = probe.path if probe else ""
     known = subject.engine_of(container)
     appears = code == "404" and _comes_with_its_model(container, known, path)
     if appears and _may_be_loading(container):

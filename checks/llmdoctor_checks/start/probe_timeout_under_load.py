@@ -387,7 +387,7 @@ def _listened(
 
 def _passed_on(probe: k8s.Probe | None, logs: Logs | None) -> Line | None:
     """The last line by which a mesh's sidecar says that the server did not answer what this probe asks in time, and never why else."""
-    path = probe.http_get.path if probe is not None and probe.http_get is not None else ""
+    path = probe.path if probe is not None else ""
     asked = f"original URL path = {path}"
     told = [x for x in logs.find(_PASSED_ON) if x.text.rstrip().endswith(asked)] if logs and path else []
     late = [x for x in told if any(words in x.text for words in _SLOW)]
@@ -428,7 +428,7 @@ def _well_again(log: Log, probe: k8s.Probe | None) -> Line | None:
     An engine that is dead stays so, and says 503 until it is ended, and answers no request well then. One that loads says 503, too: what
     was before the first good answer does not count.
     """
-    path = probe.http_get.path if probe is not None and probe.http_get is not None else ""
+    path = probe.path if probe is not None else ""
     asked = list(log.find(f'"GET {path} HTTP/1')) if path else []
     well = [x.number for x in asked if _ANSWERED_200.search(x.text[:2000])]
     busy = [x for x in asked if well and x.number > well[0] and _ANSWERED_503.search(x.text[:2000])]
@@ -441,7 +441,7 @@ def _well_again(log: Log, probe: k8s.Probe | None) -> Line | None:
 
 def _answered_well(log: Log | None, probe: k8s.Probe | None) -> bool:
     """Whether a log of access, as uvicorn and gunicorn write it, shows a good answer to what a probe asks."""
-    path = probe.http_get.path if probe is not None and probe.http_get is not None else ""
+    path = probe.path if probe is not None else ""
     asked = log.find(f'"GET {path} HTTP/1') if log is not None and path else ()
     return any(_ANSWERED_200.search(line.text[:2000]) for line in asked)
 
@@ -669,7 +669,7 @@ def _never_in_time(pod: Pod, engine: Engine, probe: k8s.Probe, slow: Event) -> F
 
 def _computes(engine: Engine, probe: k8s.Probe, log: Log | None = None) -> bool:
     """Whether the probe asks SGLang for a token and allows a second, which nothing can keep (`http_server.py`, `health_generate`)."""
-    path = probe.http_get.path if probe.http_get else ""
+    path = probe.path
     switch = engine.container.env.get("SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION")
     off = path == "/health" and switch is not None and str(switch.value).lower() in ("0", "false", "no", "n")
     return (
@@ -703,7 +703,7 @@ def _risk(pod: Pod, engine: Engine) -> Iterator[Finding]:
     if probe is None:
         return
     script = probe.script
-    path = probe.http_get.path if probe.http_get else script
+    path = probe.path if probe.http_get else script
     asked = _GENERATES.search(path)
     own = re.search(r"(?:--max-time|-m|--timeout)[ =](\d+)", script)
     allowed = min(probe.timeout_seconds, int(own[1])) if own else probe.timeout_seconds

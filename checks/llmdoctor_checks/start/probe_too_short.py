@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterator
 
+import msgspec
+
 from kubectl_llmdoctor.api import (
     GIB,
     Container,
@@ -121,18 +123,21 @@ def probe_too_short(pod: Pod, subject: Subject, events: Events | None, logs: Log
             yield from _risk(pod, engine, subject.sizing(engine))
 
 
-def _killed_in_its_start(
-    pod: Pod, ending: Ending, subject: Subject, events: Events | None, logs: Logs | None
-) -> Finding | None:
-    """An instance that a probe ended before it was ready, by the kubelet's events, else by its log or by how long it ran."""
-    container = ending.container
-    kills = list(probe_kills(pod, events, container)) if events else []
-    if container.role == "init" or ending.oom_killed or (ending.code not in _STOPPED and not _killed(ending, kills)):
-        return None
-    log = log_of(ending, logs)
-    phase = phase_of(log)
-    if _had_failed(log, ending):
-        return None
+class _ByProbe(msgspec.Struct, frozen=True):
+    """An instance that a probe ended: which one, the kubelet's words, how far its log had come, and whether it is but a guess."""
+
+    kind: str
+    probe: k8s.Probe | None
+    kills: list[tuple[str, Event]]
+    phase: Phase | None
+    guess: bool
+
+
+def _ended_by_a_probe(
+    ending: Ending, kills: list[tuple[str, Event]], log: Log | None, subject: Subject, events: Events | None
+) -> _ByProbe | None:
+    """The probe that ended an instance before it was ready, by the kubelet's events, else by its log or by how long it ran."""
+    container, phase = ending.container, phase_of(log)
     if served(log):
         if not (kills and log and _too_late(log, container, kills[-1][0], events)):
             return None
@@ -147,20 +152,35 @@ def _killed_in_its_start(
     guess = kind == "liveness" and not kills and phase is None
     if guess and not (log is None and probe and _killed_in_time(ending, probe)):
         return None
+    return _ByProbe(kind, probe, kills, phase, guess)
+
+
+def _killed_in_its_start(
+    pod: Pod, ending: Ending, subject: Subject, events: Events | None, logs: Logs | None
+) -> Finding | None:
+    """An instance that a probe ended before it was ready."""
+    container = ending.container
+    kills = list(probe_kills(pod, events, container)) if events else []
+    if container.role == "init" or ending.oom_killed or (ending.code not in _STOPPED and not _killed(ending, kills)):
+        return None
+    log = log_of(ending, logs)
+    found = None if _had_failed(log, ending) else _ended_by_a_probe(ending, kills, log, subject, events)
+    if found is None:
+        return None
     still = stands_still(log) if log else []
     traced = _traced(container)
     return Finding(
-        confidence="possible" if guess or still else "certain" if kills and phase else "likely",
-        summary=_summary(ending, kind, probe, phase, still=waited(still)),
+        confidence="possible" if found.guess or still else "certain" if kills and found.phase else "likely",
+        summary=_summary(ending, found.kind, found.probe, found.phase, still=waited(still)),
         evidence=(
-            *_evidence(ending, kind, probe, kills, phase),
+            *_evidence(ending, found.kind, found.probe, kills, found.phase),
             *(log_evidence(line) for line in still[:1]),
             *([pod_evidence(container, f"env[{_TRACED}]", "1")] if traced else []),
         ),
         explains=("crash-loop", "not-ready", "slow-load"),
         fixes=(
             *([fixes.remove_env(container, _TRACED, f"Leave {_TRACED} out")] if traced else []),
-            *_fixes(container, kind, probe, int(ending.seconds or 0)),
+            *_fixes(container, found.kind, found.probe, int(ending.seconds or 0)),
         ),
     )
 

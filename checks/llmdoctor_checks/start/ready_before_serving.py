@@ -38,9 +38,9 @@ from kubectl_llmdoctor.api import (
     signs_of_life,
     sought,
     told_by,
+    written_before,
 )
 from llmdoctor_checks import _unreached
-from llmdoctor_checks._clients import before
 from llmdoctor_checks._nobody_left import LITERALS as NOBODY_LEFT
 from llmdoctor_checks._nobody_left import nobody_left
 from llmdoctor_checks._services import service_of
@@ -270,7 +270,7 @@ def _asks_of(container: Container) -> str:
     probe = container.spec.readiness_probe
     if probe is None:
         return ""
-    return str(probe.http_get.path) if probe.http_get else probe.script
+    return probe.path if probe.http_get else probe.script
 
 
 def _loaded(lines: Iterable[Line]) -> Line | None:
@@ -312,7 +312,9 @@ def _before_its_servers(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Find
             if host in up or (up and not sorts and not re.search(rf"\b{re.escape(host)}\b", refused.text)):
                 continue
             # an answer to a request that came before the server was made is about another
-            if all(before(refused, one.container, cluster) for server, _ in loads for one in engines_in(server)):
+            if all(
+                written_before(refused, one.container, cluster) for server, _ in loads for one in engines_in(server)
+            ):
                 continue
             yield _turns_away(pod, container, host, loads, refused)
             return
@@ -608,7 +610,7 @@ def _turned_away(pod: Pod, server: Container, *, waits: bool = False) -> Line | 
     )
     found = (line for line in said if line.log.pod != pod.name and named.search(line.text))
     asked = (line for line in found if not waits or re.search(_ASKS, line.text[:4000]))
-    return next((line for line in _last_of_each(asked) if not before(line, server, pod.cluster)), None)
+    return next((line for line in _last_of_each(asked) if not written_before(line, server, pod.cluster)), None)
 
 
 def _asked_in_vain(pod: Pod, engine: Engine, cluster: Cluster) -> Line | None:
@@ -621,7 +623,7 @@ def _asked_in_vain(pod: Pod, engine: Engine, cluster: Cluster) -> Line | None:
             for line in _last_of_each(said)
             if line.log.whose in asking
             and not answered(line.log, after=line.number)
-            and not before(line, engine.container, cluster)
+            and not written_before(line, engine.container, cluster)
         ),
         None,
     )

@@ -84,37 +84,56 @@ def setting_without_effect(pod: Pod, engine: Engine, logs: Logs | None) -> Itera
         yield from _unread_storage(pod, engine)
         yield from _done_without(engine, logs) if logs is not None else ()
         return
+    lost = [p for p in found if p.certain and _changes_much(engine, p)]
+    yield (
+        _cut_all_the_same(pod, engine, found, logs)
+        or _serves_another(pod, engine, lost, logs)
+        or _unheard(pod, engine, found, lost)
+    )
+
+
+def _cut_all_the_same(pod: Pod, engine: Engine, found: list[Problem], logs: Logs | None) -> Finding | None:
+    """A longer context that nobody reads, where prompts are cut to the one that there is."""
     cut = next((p for p in found if p.flag in engine.container.env and _CONTEXT in p.detail), None)
     line = _cuts(engine, logs) if cut is not None and logs is not None and pod.ready else None
-    if cut is not None and line is not None:
-        yield Finding(
-            severity="warning",
-            summary=f"{_summary(engine, [cut])} Its context stays as it is, and prompts are cut to it.",
-            evidence=(problem_evidence(pod, cut), log_evidence(line)),
-            explains=("request-too-long",),
-            fixes=(*_meant(engine, cut), _fix(engine, cut)),
-            order=line.order,
-        )
-        return
-    lost = [p for p in found if p.certain and _changes_much(engine, p)]
-    # beside a model that is stated otherwise it is a word too many, and no other model than the one that is meant is served
+    if cut is None or line is None:
+        return None
+    return Finding(
+        severity="warning",
+        summary=f"{_summary(engine, [cut])} Its context stays as it is, and prompts are cut to it.",
+        evidence=(problem_evidence(pod, cut), log_evidence(line)),
+        explains=("request-too-long",),
+        fixes=(*_meant(engine, cut), _fix(engine, cut)),
+        order=line.order,
+    )
+
+
+def _serves_another(pod: Pod, engine: Engine, lost: list[Problem], logs: Logs | None) -> Finding | None:
+    """A model that nobody reads, where the log shows that another one is served.
+
+    Beside a model that is stated otherwise it is a word too many, and no other model than the one that is meant is served.
+    """
     named = next((p for p in lost if _names_model(p) and engine.explicit("model") is None), None)
     other = _loads_another(engine, named, logs) if named and logs else None
-    if named and other:
-        yield Finding(
-            severity="warning",
-            confidence="certain",
-            summary=f"{_summary(engine, [named])} So it serves another model than {_model(named)}.",
-            evidence=(problem_evidence(pod, named), log_evidence(other)),
-            explains=("served-model-name-mismatch", "model-not-found", "hf-unauthorized", "hf-unreachable"),
-            fix=_fix(engine, named),
-            order=other.order,
-        )
-        return
+    if not named or not other:
+        return None
+    return Finding(
+        severity="warning",
+        confidence="certain",
+        summary=f"{_summary(engine, [named])} So it serves another model than {_model(named)}.",
+        evidence=(problem_evidence(pod, named), log_evidence(other)),
+        explains=("served-model-name-mismatch", "model-not-found", "hf-unauthorized", "hf-unreachable"),
+        fix=_fix(engine, named),
+        order=other.order,
+    )
+
+
+def _unheard(pod: Pod, engine: Engine, found: list[Problem], lost: list[Problem]) -> Finding:
+    """All that has no effect; alone what changes much where the server is not up yet."""
     # a runtime's arguments may be completed by the object that uses it
     grave = bool(lost) and not pod.ready and not ((pod.lent or pod.partial) and _names_model(lost[0]))
     shown = lost if grave else found
-    yield Finding(
+    return Finding(
         role="risk" if grave else "note",
         confidence="certain" if all(p.certain for p in shown) else "likely",
         summary=_summary(engine, shown),

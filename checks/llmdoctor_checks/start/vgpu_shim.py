@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from kubectl_llmdoctor.api import (
+    GPU_PRODUCT,
     Container,
     Evidence,
     Finding,
@@ -213,7 +214,7 @@ def _unlicensed(pod: Pod, logs: Logs, node: Node | None) -> Iterator[Finding]:
     """A virtual GPU that takes no process: nothing in the pod says that it has no licence."""
     if node is None or not pod.failing:
         return
-    product = node.labels.get("nvidia.com/gpu.product", "")
+    product = node.labels.get(GPU_PRODUCT, "")
     if node.labels.get(_VGPU_LABEL) != "true" and not re.fullmatch(_VGPU_TYPE, product):
         return
     for ending in endings(pod):

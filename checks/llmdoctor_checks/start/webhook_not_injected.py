@@ -5,6 +5,9 @@ import re
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import (
+    APP_NAME,
+    INFERENCE_SERVICE,
+    RAY_NODE_TYPE,
     Container,
     Evidence,
     Finding,
@@ -60,7 +63,7 @@ _ROLES: tuple[tuple[str, str, str, str], ...] = (
 
 #: GKE's webhook for TPUs of Ray (ai-on-gke, applications/ray/kuberay-tpu-webhook): what it adds for a slice of several hosts, by
 #: which label it picks pods, and what JAX prints of a host that knows of no other.
-_TPU_HOSTS, _NAME_LABEL, _TPU_FAILS = "TPU_WORKER_HOSTNAMES", "app.kubernetes.io/name", "TPU initialization failed"
+_TPU_HOSTS, _TPU_FAILS = "TPU_WORKER_HOSTNAMES", "TPU initialization failed"
 _TOPOLOGY = "cloud.google.com/gke-tpu-topology"
 
 #: Where KServe's init container puts the model.
@@ -85,7 +88,7 @@ _SOURCE = r"internal\.serving\.(?:kserve\.io|kubeflow\.org)/storage-initializer-
 
 #: By which a pod's InferenceService is named, now and before 0.7, and by what one of any kind names its model
 #: (pkg/apis/serving/v1beta1: `GetStorageUri`).
-_SERVICE_LABELS = ("serving.kserve.io/inferenceservice", "serving.kubeflow.org/inferenceservice")
+_SERVICE_LABELS = (INFERENCE_SERVICE, "serving.kubeflow.org/inferenceservice")
 _BRINGS = r"\"(?:storageUris?|storage|STORAGE_URI)\""
 
 #: The container whose model KServe brings, by the names that its controller gives it, and gave it before 0.7.
@@ -230,20 +233,20 @@ def _slice(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
     chips = sum(c.accelerators.get("google.com/tpu", 0) for c in pod.containers)
     topology = str(pod.spec.node_selector.get(_TOPOLOGY, ""))
     sides = [int(side) for side in topology.split("x") if side.isdecimal() and len(side) < 6]
-    if line is None or labels.get("ray.io/node-type") != "worker" or not 0 < chips < math.prod(sides or [0]):
+    if line is None or labels.get(RAY_NODE_TYPE) != "worker" or not 0 < chips < math.prod(sides or [0]):
         return
     if any(_TPU_HOSTS in container.env for container in pod.containers):
         return
-    asks = labels.get(_NAME_LABEL) == "kuberay"
+    asks = labels.get(APP_NAME) == "kuberay"
     why = (
         "the webhook adds it to groups whose numOfHosts is greater than 1"
         if asks
-        else f"the webhook looks at pods with the label {_NAME_LABEL}: kuberay alone, and this one does not have it"
+        else f"the webhook looks at pods with the label {APP_NAME}: kuberay alone, and this one does not have it"
     )
     fix = (
         f"Set numOfHosts of the worker group to the hosts of the slice in {fixes.edited(pod)}"
         if asks
-        else f"Put the label {_NAME_LABEL}: kuberay on {fixes.pods_of(pod)}"
+        else f"Put the label {APP_NAME}: kuberay on {fixes.pods_of(pod)}"
     )
     yield _finding(
         pod,

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from kubectl_llmdoctor.api import (
+    RAY_NODE_TYPE,
     Container,
     Event,
     Events,
@@ -69,51 +70,61 @@ def not_ready(pod: Pod, subject: Subject, events: Events | None, logs: Logs | No
     - https://docs.ray.io/en/latest/cluster/kubernetes/user-guides/rayservice-no-ray-serve-replica.html
     """
     yield from _links.broken(pod, pod.cluster, "not-ready")
-    probes = [e for e in (events.of("Unhealthy") if events else []) if e.name == pod.name]
-    crashed = any(t.kind == "crashed" for t in pod.troubles)
     for trouble in pod.troubles:
-        container = trouble.container
         if trouble.silent:
             yield _not_taken_up(pod, trouble)
-        if trouble.kind == "not-ready" and container is None:
+        if trouble.kind == "not-ready" and trouble.container is None:
             yield _set_from_outside(pod, subject, trouble)
-        if trouble.kind not in ("waiting", "creating", "not-ready") or container is None:
-            continue
-        seconds = pod.cluster.seconds_since(trouble.since)
-        progress, lines, moving = _progress(container, logs) if trouble.kind == "not-ready" else ("", (), False)
-        patience = max(_LOADING_SECONDS, _budget(container)) if moving else _LOADING_SECONDS
-        loading = trouble.kind == "not-ready" and seconds is not None and seconds < patience
-        evidence = [event_evidence(e, pod.cluster) for e in probes[-1:]] if trouble.kind == "not-ready" else []
-        if trouble.kind != "not-ready":
-            evidence += [event_evidence(e, pod.cluster) for e in _refusals(pod, events)[-2:]]
-        if container.waiting and container.waiting.reason:
-            waiting = container.waiting
-            text = f"{waiting.reason}: {waiting.message}" if waiting.message else waiting.reason
-            path = f"status.containerStatuses[{container.name}].state.waiting"
-            evidence.append(pod_evidence(pod, path, text))
-        if trouble.kind == "not-ready":
-            evidence.append(pod_evidence(pod, f"status.containerStatuses[{container.name}].ready", "false"))
-        span = _span(pod, trouble) if trouble.kind == "not-ready" else ""
-        evidence.extend(lines)
-        if trouble.kind == "not-ready" and _proxy_alone_is_missing(container, probes):
-            progress += (
-                " Ray's own health check answers, and Ray Serve's (/-/healthz) does not: no replica of Serve is up on this worker "
-                "(an engine that was started on Ray without Serve has none)."
+        elif trouble.kind == "not-ready" and trouble.container is not None:
+            yield _unready(trouble.container, trouble, subject, events, logs)
+        elif trouble.kind in ("waiting", "creating") and trouble.container is not None:
+            refused = [event_evidence(e, pod.cluster) for e in _refusals(pod, events)[-2:]]
+            yield Finding(
+                role="symptom",
+                confidence="certain",
+                summary=f"Container {trouble.container.name}: {trouble.text}.",
+                evidence=(*refused, *_waits(trouble.container)),
             )
-        summary = f"Container {container.name}: {trouble.text}{span}.{progress}"
-        if trouble.kind == "not-ready" and not crashed and _without_replica(container, subject):
-            summary = (
-                f"Container {container.name} is not ready and need not be: it runs no proxy of Ray Serve, and "
-                f"{subject.workload.ref if subject.workload else 'the service'} serves."
-            )
-            yield Finding(role="note", summary=summary, evidence=tuple(evidence))
-        elif loading and not container.restarts and not crashed:
-            summary = (
-                f"Container {container.name} started {say_seconds(seconds or 0)} ago and is not ready yet.{progress}"
-            )
-            yield Finding(role="note", confidence="certain", summary=summary, evidence=tuple(evidence))
-        else:
-            yield Finding(role="symptom", confidence="certain", summary=summary, evidence=tuple(evidence))
+
+
+def _waits(container: Container) -> Iterator[Evidence]:
+    """What the kubelet says that a container waits for."""
+    waiting = container.waiting
+    if waiting and waiting.reason:
+        text = f"{waiting.reason}: {waiting.message}" if waiting.message else waiting.reason
+        yield pod_evidence(container.pod, f"status.containerStatuses[{container.name}].state.waiting", text)
+
+
+def _unready(
+    container: Container, trouble: Trouble, subject: Subject, events: Events | None, logs: Logs | None
+) -> Finding:
+    """A container that runs and is not ready: noted while it may be loading, or where it need not be ready."""
+    pod, name = container.pod, container.name
+    seconds = pod.cluster.seconds_since(trouble.since)
+    progress, lines, moving = _progress(container, logs)
+    patience = max(_LOADING_SECONDS, _budget(container)) if moving else _LOADING_SECONDS
+    probes = [e for e in (events.of("Unhealthy") if events else []) if e.name == pod.name]
+    evidence = (
+        *(event_evidence(e, pod.cluster) for e in probes[-1:]),
+        *_waits(container),
+        pod_evidence(pod, f"status.containerStatuses[{name}].ready", "false"),
+        *lines,
+    )
+    if _proxy_alone_is_missing(container, probes):
+        progress += (
+            " Ray's own health check answers, and Ray Serve's (/-/healthz) does not: no replica of Serve is up on this worker "
+            "(an engine that was started on Ray without Serve has none)."
+        )
+    crashed = any(t.kind == "crashed" for t in pod.troubles)
+    if not crashed and _without_replica(container, subject):
+        serves = subject.workload.ref if subject.workload else "the service"
+        summary = f"Container {name} is not ready and need not be: it runs no proxy of Ray Serve, and {serves} serves."
+        return Finding(role="note", summary=summary, evidence=evidence)
+    if seconds is not None and seconds < patience and not container.restarts and not crashed:
+        summary = f"Container {name} started {say_seconds(seconds)} ago and is not ready yet.{progress}"
+        return Finding(role="note", confidence="certain", summary=summary, evidence=evidence)
+    summary = f"Container {name}: {trouble.text}{_span(pod, trouble)}.{progress}"
+    return Finding(role="symptom", confidence="certain", summary=summary, evidence=evidence)
 
 
 def _not_taken_up(pod: Pod, trouble: Trouble) -> Finding:
@@ -185,7 +196,7 @@ def _without_replica(container: Container, subject: Subject) -> bool:
     workload, probe = subject.workload, container.spec.readiness_probe
     if workload is None or workload.kind != "RayService" or probe is None or probe.exec is None:
         return False
-    worker = container.pod.labels.get("ray.io/node-type") == "worker"
+    worker = container.pod.labels.get(RAY_NODE_TYPE) == "worker"
     asked = "/-/healthz" in probe.script
     serves = holds(workload, "Ready") or dig(workload.raw, "status.serviceStatus") == "Running"
     return worker and asked and serves

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Finding, Pod, Subject, Workload, check, event_evidence, workload_evidence
+from kubectl_llmdoctor.api import Evidence, Finding, Pod, Subject, Workload, check, event_evidence, workload_evidence
 from llmdoctor_checks.scheduling._refused import REASONS
 
 #: What a model may take to load.
@@ -26,7 +26,7 @@ def rollout_stuck(subject: Subject, workload: Workload) -> Iterator[Finding]:
 
     - https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#failed-deployment
     """
-    if subject.static:
+    if subject.static or _lacks_none(subject, workload):
         return
     evidence = [
         workload_evidence(workload, f"status.conditions[{c.type}]", c.text)
@@ -34,24 +34,11 @@ def rollout_stuck(subject: Subject, workload: Workload) -> Iterator[Finding]:
         if (c.type == "Progressing" and c.status == "False") or (c.type == "ReplicaFailure" and c.status == "True")
     ]
     evidence += [event_evidence(e, subject.cluster) for e in subject.events.of(*REASONS)[-1:]]
-    told = [workload_evidence(above, said.path, said.text) for above in subject.platform for said in above.said]
-    broken = any(said.failed for above in subject.platform for said in above.said)
-    failed = broken or _unready_for_long(workload)
-    wanted = workload.replicas
-    if not subject.exists and (workload.at_rest or (wanted and (workload.ready or 0) >= wanted)):
-        return  # it wants none, or its own status counts them: they were only not read
-    if not subject.exists and workload.release and not told:
-        return  # its pods are those of other objects, or it has none
-    # nor does it lack those that its status counts
-    if not subject.exists and wanted != 0 and not workload.ready and workload.item.kind not in ("Job", "CronJob"):
-        text = f"wants {wanted} and has no pod" if wanted else "has no pod"
-        if wanted:
-            evidence.append(workload_evidence(workload, "spec.replicas", str(wanted)))
-        evidence += told
-        if not evidence:
-            evidence.append(workload_evidence(workload, "status", "no pod of it is in the snapshot"))
-        yield Finding(role="symptom", confidence="certain", summary=f"{workload.ref} {text}.", evidence=tuple(evidence))
-    elif evidence and any(e.source == "workload" for e in evidence):
+    # nor does it lack pods that its status counts
+    absent = not subject.exists and workload.replicas != 0 and not workload.ready
+    if absent and workload.item.kind not in ("Job", "CronJob"):
+        yield _no_pod(subject, workload, evidence)
+    elif any(e.source == "workload" for e in evidence):
         yield Finding(
             role="symptom",
             severity="warning",
@@ -59,7 +46,42 @@ def rollout_stuck(subject: Subject, workload: Workload) -> Iterator[Finding]:
             summary=f"The rollout of {workload.ref} does not get ahead.",
             evidence=tuple(evidence),
         )
-    elif told and (failed or any(map(_fails, subject.pods))):
+    else:
+        yield from _by_its_operator(subject, workload)
+
+
+def _told(subject: Subject) -> list[Evidence]:
+    """What operators say of the objects above."""
+    return [workload_evidence(above, said.path, said.text) for above in subject.platform for said in above.said]
+
+
+def _lacks_none(subject: Subject, workload: Workload) -> bool:
+    """Whether pods that are not here are none that it should have: it wants none, or its status counts them, or they are others'."""
+    wanted = workload.replicas
+    if subject.exists:
+        return False
+    counted = bool(wanted) and (workload.ready or 0) >= (wanted or 0)
+    return workload.at_rest or counted or (bool(workload.release) and not _told(subject))
+
+
+def _no_pod(subject: Subject, workload: Workload, evidence: list[Evidence]) -> Finding:
+    wanted = workload.replicas
+    spec = [workload_evidence(workload, "spec.replicas", str(wanted))] if wanted else []
+    every = [*evidence, *spec, *_told(subject)]
+    return Finding(
+        role="symptom",
+        confidence="certain",
+        summary=f"{workload.ref} {f'wants {wanted} and has no pod' if wanted else 'has no pod'}.",
+        evidence=tuple(every or [workload_evidence(workload, "status", "no pod of it is in the snapshot")]),
+    )
+
+
+def _by_its_operator(subject: Subject, workload: Workload) -> Iterator[Finding]:
+    """What an operator says of an object that fails, or of whose pods one does."""
+    told = _told(subject)
+    broken = any(said.failed for above in subject.platform for said in above.said)
+    failed = broken or _unready_for_long(workload)
+    if told and (failed or any(map(_fails, subject.pods))):
         yield Finding(
             role="symptom",
             severity="critical" if failed else "warning",

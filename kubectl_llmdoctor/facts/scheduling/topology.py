@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from msgspec.structs import replace
 
 from kubectl_llmdoctor.facts import k8s
-from kubectl_llmdoctor.facts.constraints import mismatches, selected, untolerated
+from kubectl_llmdoctor.facts.constraints import HOSTNAME, mismatches, selected, untolerated
 from kubectl_llmdoctor.facts.nodes import Node
 from kubectl_llmdoctor.facts.scheduling.ask import Ask, Filter
 from kubectl_llmdoctor.facts.scheduling.objects import Namespace
@@ -20,7 +20,6 @@ from kubectl_llmdoctor.facts.usage import ref_of
 
 #: The label that every namespace has: its name.
 _NAME = "kubernetes.io/metadata.name"
-_HOSTNAME = "kubernetes.io/hostname"
 
 #: Pods that a reason names; the rest is a number.
 _MOST_NAMED = 3
@@ -184,7 +183,7 @@ class _Domains:
     def add(self, pod: k8s.Pod, key: str) -> None:
         node = self.ask.by_name.get(pod.spec.node_name)
         if node is None:
-            if key != _HOSTNAME and not self.ask.nodes_complete:
+            if key != HOSTNAME and not self.ask.nodes_complete:
                 self.unknown = f"node {pod.spec.node_name}, which {ref_of(pod)} is on, was not read"
             return
         domain = node.labels.get(key)

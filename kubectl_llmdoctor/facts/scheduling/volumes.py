@@ -26,6 +26,9 @@ from kubectl_llmdoctor.facts.scheduling.using import Used, claims_of, class_of, 
 from kubectl_llmdoctor.facts.scheduling.verdict import Gap, Reason
 from kubectl_llmdoctor.facts.units import units
 
+#: What a storage class says that makes no volumes: somebody does by hand.
+NO_PROVISIONER = "kubernetes.io/no-provisioner"
+
 _BOUND = "pv.kubernetes.io/bind-completed"
 _CHOSEN_NODE = "volume.kubernetes.io/selected-node"
 
@@ -246,7 +249,7 @@ def _provision(objects: Objects, claim: PersistentVolumeClaim, node: Node) -> Re
     found = objects.get(StorageClass, kind)
     if found is None:  # a claim that waits for its consumer has a class that was read
         return None
-    if found.provisioner in ("", "kubernetes.io/no-provisioner"):
+    if found.provisioner in ("", NO_PROVISIONER):
         if not objects.complete(PersistentVolume):
             return Gap(plugin="VolumeBinding", why="not all volumes were read")
         return _unbindable(f"no volume of class {kind} that this node can use fits claim {name}")

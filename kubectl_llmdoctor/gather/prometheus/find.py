@@ -18,6 +18,7 @@ from kubectl_llmdoctor.gather.failure import RequestError, Why
 from kubectl_llmdoctor.gather.kinds import Kind, core
 from kubectl_llmdoctor.gather.related import key_of, name_of, namespace_of
 from kubectl_llmdoctor.gather.transport import query
+from kubectl_llmdoctor.platforms.labels import APP_NAME
 from kubectl_llmdoctor.snapshot import Json
 
 #: Services that are looked through; of more only those with the usual labels.
@@ -191,7 +192,7 @@ def _everywhere(pot: Collector) -> list[_Service]:
 def candidate(service: _Service) -> Candidate | None:
     """What a Service is by its labels, name and ports; None for everything else."""
     labels, name = service.metadata.labels or {}, service.metadata.name
-    called = labels.get("app.kubernetes.io/name", "")
+    called = labels.get(APP_NAME, "")
     part = labels.get("app.kubernetes.io/component") or labels.get("component", "")
     if labels.get("operated-prometheus") == "true":
         called = "prometheus"
