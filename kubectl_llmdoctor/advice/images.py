@@ -34,6 +34,12 @@ _TEI_IMAGE = expression(
     r"(?P<name>[\w./:-]{0,200}text-embeddings-inference:)(?:(?:turing|86|89|hopper|cuda|100|120)-)?(?P<release>\d[\w.]{0,20}|latest)"
 )
 
+#: NVIDIA's images of Triton by the backend that only they hold, among them the one that has neither (-py3) or the other one.
+_TRITON_TAGS = {"tensorrtllm": "trtllm-python-py3", "vllm": "vllm-python-py3"}
+_TRITON_IMAGE = expression(
+    r"(?P<release>(?:[\w.:-]{1,100}/){0,3}nvcr\.io/nvidia/tritonserver:(?:23\.1[0-2]|2[4-9]\.(?:0[1-9]|1[0-2]))-)(?:py3(?:-min|-igpu)?|pyt-python-py3|tf2-python-py3|trtllm-python-py3|vllm-python-py3)"
+)
+
 _NVIDIA = "nvidia.com/gpu"
 #: Where engines publish their images, with which tags, and from which release on each has one (the releases of their repositories).
 _PUBLISHED = {
@@ -120,6 +126,13 @@ class Images(Topic):
         older = self.engine is not None and self.engine.at_least(since) is False
         release = since if older else parts["release"]
         found = f"{parts['name']}{begins}{release}"
+        return found if found != self._own else ""
+
+    @template_value
+    def backend_image(self) -> str:
+        """NVIDIA's image of Triton, of the same release, that holds the captured `backend`; empty where there is none."""
+        tag, parts = _TRITON_TAGS.get(self.captured.get("backend", "")), _TRITON_IMAGE.fullmatch(self._own)
+        found = f"{parts['release']}{tag}" if tag and parts else ""
         return found if found != self._own else ""
 
     @template_value

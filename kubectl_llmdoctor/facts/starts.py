@@ -13,12 +13,20 @@ from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.logs import Line, Log
 from kubectl_llmdoctor.facts.processes import START, looks_like_error, said
 
+#: TEI and TGI print it.
+_WARMS_UP = "Warming up model"
+
 
 class Phase(msgspec.Struct, frozen=True, kw_only=True):
     """How far a start had come, by the last line that tells."""
 
     name: str
     line: Line
+
+    @property
+    def doing(self) -> str:
+        """What the server does, in words: TEI and TGI warm up, on a CPU as well."""
+        return "warming up" if _WARMS_UP in self.line.text else self.name
 
 
 #: Phases of a start in order; each with pieces of the lines that engines print when they enter it.
@@ -55,7 +63,7 @@ _PHASES: tuple[tuple[str, tuple[str, ...]], ...] = (
             "Model loading took",
             "Loading model weights took",
             "Load weight end",
-            "Warming up model",
+            _WARMS_UP,
             "Available KV cache memory: ",  # vLLM, at the end
         ),
     ),

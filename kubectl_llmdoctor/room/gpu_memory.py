@@ -22,6 +22,8 @@ _SHARE = expression(r"0?\.\d{1,8}")
 
 #: What a step of the share of memory that an engine takes is at least, and what is left beside what was asked for.
 _STEP, _BESIDE = 0.05, 0.02
+#: What SGLang may take where a draft model stands beside it.
+_BESIDE_DRAFT = 0.8
 #: What that step frees of a GPU of 80 GB.
 _WHOLE_STEP = 4 * GIB
 
@@ -177,8 +179,15 @@ class GpuMemory(Case, frozen=True):
         elif self.container and not self.container.accelerators and share < 0.45:
             raised = 2 * share  # of the host's memory, which has other users
         else:
-            raised = 0.9 if share < 0.85 else 1.0
+            raised = self._usual if share < 0.85 else 1.0
         return math.ceil(raised * 100 - 1e-6) / 100
+
+    @property
+    def _usual(self) -> float:
+        """A share that most models do with; less where SGLang has the graphs and the cache of a draft model outside of it."""
+        drafts = self.engine is not None and self.engine.name == "sglang" and self.engine.value("speculative_algorithm")
+        tight = self._weights and self._total and _BESIDE_DRAFT * self._total < self._weights + GIB
+        return 0.9 if not drafts or tight or (self._share or 0) > _BESIDE_DRAFT - _BESIDE else _BESIDE_DRAFT
 
     @property
     def _pinned_cache(self) -> bool:

@@ -38,6 +38,7 @@ from kubectl_llmdoctor.api import (
     dig,
     endings,
     event_evidence,
+    expression,
     fixes,
     last_words,
     log_evidence,
@@ -136,6 +137,10 @@ _OFTEN = 3
 _TAKE_MEMORY = ("loading weights", "profiling GPU memory", "capturing CUDA graphs")
 _ALLOCATES, _SILENT_SECONDS = "host memory for hierarchical KV cache", 300
 
+#: TEI's largest batch where nothing is stated (router/src/main.rs), and its word of the longest request.
+_BATCH_OF_TEI, _OF_A_REQUEST = 16384, "Maximum number of tokens per request: "
+_LONGEST = expression(r"Maximum number of tokens per request: (\d{1,7})")
+
 #: What Ollama takes beside the weights of a model, at the least: the cache of 2048 tokens, the buffers of its graph.
 _BESIDE_WEIGHTS = 256 * MIB
 
@@ -143,7 +148,7 @@ _BESIDE_WEIGHTS = 256 * MIB
 @check(
     "oomkilled-host",
     since="0.1",
-    literals=(*LITERALS, *OF_COMPILERS, *DIED, SAID, _BY_AGENT, _KV, _MAKES_CONTEXT, _LAYERS),
+    literals=(*LITERALS, *OF_COMPILERS, *DIED, SAID, _BY_AGENT, _KV, _MAKES_CONTEXT, _LAYERS, _OF_A_REQUEST),
 )
 def oomkilled_host(
     pod: Pod,
@@ -163,6 +168,7 @@ def oomkilled_host(
     loading), `--swap-space` (per GPU, vLLM up to 0.17), `--cpu-offload-gb` (per GPU) and one process of 1.5 to 4 GiB
     per worker. While serving it grows with multimodal caches, KV offload and long queues. llama-server keeps the prompts of
     earlier requests, up to 8 GiB (`--cache-ram`), and so does each model that Ollama runs with it (`LLAMA_ARG_CACHE_RAM`).
+    Text Embeddings Inference on a CPU computes its largest batch (`--max-batch-tokens`) there, the first time when it warms up.
     KTransformers that is built with `USE_NUMA=1` holds the experts once for each NUMA node.
     Memory-backed volumes such as /dev/shm count against the same limit: see `oomkilled-shm`.
 
@@ -291,13 +297,15 @@ def _at_its_limit(
     else:
         grows = _GROWS if not greedy and (ending.seconds or 0) >= _A_DAY else ""
         further = _fixes(container, limit, subject, grows, weights=_in_host_memory(log))
+    batch = _batch_of_warm_up(engine, phase, log) if engine is not None and phase is not None else None
     return Finding(
         confidence="likely" if kill.unnamed or (_shared(container, limit) and not kill.own) else "certain",
         summary=_summary(ending, limit, phase, kill.first, over.text if over else _settings(engine, subject))
-        + "".join(x.text for x in greedy),
+        + "".join(x.text for x in (*greedy, *([batch] if batch else []))),
         evidence=(
             *_evidence(ending, limit, phase),
             *(x.evidence for x in greedy if x.evidence not in by_kernel[:1]),
+            *([batch.evidence] if batch else []),
             *(over.evidence if over else ()),
             *by_kernel[:1],
             *(_counted(container, hardware) if hardware else ()),
@@ -307,7 +315,29 @@ def _at_its_limit(
             "compiler-missing",
             *(("volume-mount-failed",) if container.name in _MOUNTERS else ()),
         ),
-        fixes=(*(x.fix for x in greedy), *further),
+        fixes=(*(x.fix for x in greedy), *further, *([batch.fix] if batch else [])),
+    )
+
+
+def _batch_of_warm_up(engine: Engine, phase: Phase, log: Log | None) -> Greed | None:
+    """The largest batch of TEI on a CPU, which lies in host memory: it warms up with that (backends/src/lib.rs, warmup)."""
+    told = [m for _, m in log.matching(_LONGEST, _OF_A_REQUEST, most=400)] if log is not None else []
+    tokens = engine.value("max_num_batched_tokens", _BATCH_OF_TEI)
+    if engine.name != "tei" or phase.doing != "warming up" or engine.container.accelerators or not told:
+        return None
+    longest = int(told[-1][1])
+    if not isinstance(tokens, int) or tokens <= longest:
+        return None
+    return Greed(
+        f" It warms up with a batch of up to {tokens} tokens (--max-batch-tokens), as it may have to compute one of its clients'.",
+        log_evidence(phase.line),
+        fixes.set_flag(
+            engine,
+            "max_num_batched_tokens",
+            "--max-batch-tokens",
+            str(longest),
+            f"In place of that have it compute less at once: lower --max-batch-tokens from {tokens} to {longest}, the longest request",
+        ),
     )
 
 
@@ -762,7 +792,7 @@ def _summary(ending: Ending, limit: int, phase: Phase | None, kill: OutOfMemory 
     if ending.seconds is not None:
         text += f", {say_seconds(ending.seconds)} after its start"
     if phase and phase.name != "serving":
-        text += f", while {phase.name}"
+        text += f", while {phase.doing}"
     elif phase:
         text += ", while serving"
     if container.restarts > 1:

@@ -326,7 +326,7 @@ def _doing(container: Container, phase: Phase | None) -> str:
     if not container.running:
         init = next((c.name for c in container.pod.containers if c.role == "init" and c.running), "")
         return f"its init container {init} is still at work"
-    return f"{container.name} runs since its first start and is {f'still {phase.name}' if phase else 'not ready yet'}"
+    return f"{container.name} runs since its first start and is {f'still {phase.doing}' if phase else 'not ready yet'}"
 
 
 def _too_short(

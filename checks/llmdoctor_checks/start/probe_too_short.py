@@ -311,7 +311,7 @@ def _summary(ending: Ending, kind: str, probe: k8s.Probe | None, phase: Phase | 
     text = f"The {kind} probe restarted container {ending.container.name}"
     if ending.seconds is not None:
         text += f" after {say_seconds(ending.seconds)}"
-    text += f" while it was {phase.name}" if phase else " before it was ready"
+    text += f" while it was {phase.doing}" if phase else " before it was ready"
     if probe:
         most = "at most " if ending.seconds is not None and ending.seconds < probe.budget else ""
         text += f"; its budget is {most}{say_seconds(probe.budget)} ({_arithmetic(probe)})"

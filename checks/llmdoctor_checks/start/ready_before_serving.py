@@ -347,7 +347,7 @@ def _down(server: Pod, phase: Phase | None) -> str:
 
 
 def _how_far(phase: Phase | None) -> str:
-    return f"{phase.name if phase else 'starting'} by its log"
+    return f"{phase.doing if phase else 'starting'} by its log"
 
 
 def _behind(words: list[str], pod: Pod, cluster: Cluster) -> dict[str, list[tuple[Pod, Phase | None]]]:
@@ -406,7 +406,7 @@ def _launched(pod: Pod, logs: Logs, *, waits: bool) -> Iterator[Finding]:
             continue
         if log is not None and began is not None and _works(log, began):
             continue
-        doing = phase.name if phase is not None else "loading its model"
+        doing = phase.doing if phase is not None else "loading its model"
         yield Finding(
             summary=f"{pod.name} counts as ready, and the engine that {container.name} starts is {doing} by its log; "
             f"{client.log.pod} {'waited in vain' if waits else 'was turned away'}.",
@@ -521,7 +521,7 @@ def _observed(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | None:
     if answer.status in statuses:
         says = f"answers GET {path} with {answer.status}"
     elif probe is None and phase and phase.name != "serving" and "connection refused" in answer.error:
-        says = f"is {phase.name} and does not listen on port {port} yet"
+        says = f"is {phase.doing} and does not listen on port {port} yet"
     else:
         return None
     action = _action(probe)
@@ -551,14 +551,12 @@ def _loading(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) -> F
     blind = probe is None or _nothing(probe)
     if client := _turned_away(pod, container) or _beside(engine, logs) or _asked_in_vain(pod, engine, cluster):
         who = client.log.container if client.log.pod == pod.name else client.log.pod
-        summary = (
-            f"{pod.name} counts as ready, and {engine.title} in {container.name} is {phase.name} by its log; {who} was "
-        )
+        summary = f"{pod.name} counts as ready, and {engine.title} in {container.name} is {phase.doing} by its log; {who} was "
         summary += "turned away."
         evidence = [log_evidence(client), log_evidence(phase.line), *evidence]
     elif service and blind and (last := _newest(log, pod.cluster.now)):
         has = f"a readiness probe that cannot fail (`{' '.join(_words(probe))}`)" if probe else "no readiness probe"
-        summary = f"{pod.name} counts as ready, since {container.name} has {has}, and {engine.title} is {phase.name}: Service "
+        summary = f"{pod.name} counts as ready, since {container.name} has {has}, and {engine.title} is {phase.doing}: Service "
         summary += f"{service.name} sends it requests that are refused until the model is loaded."
         evidence = [log_evidence(last), *evidence]
     else:

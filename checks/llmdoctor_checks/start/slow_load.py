@@ -289,7 +289,7 @@ def _long_on_the_way(pod: Pod, engine: Engine, log: Log, bar: Bar | None) -> Fin
         severity="warning",
         # it may as well stand still
         confidence="possible",
-        summary=f"{engine.at} runs for {say_seconds(seconds)} and is still {phase.name}{_where(engine)}.",
+        summary=f"{engine.at} runs for {say_seconds(seconds)} and is still {phase.doing}{_where(engine)}.",
         evidence=(
             log_evidence(phase.line),
             pod_evidence(engine.container, "state.running.startedAt", f"{trouble.since:%Y-%m-%dT%H:%M:%SZ}"),

@@ -238,7 +238,7 @@ def _progress(container: Container, logs: Logs | None) -> tuple[str, tuple[Evide
     if phase.name == "serving":
         text = " Its log says that it serves."
     elif silent >= _SILENT_SECONDS:
-        text = f" It was {phase.name}, and its log has no further line for {say_seconds(silent)}."
+        text = f" It was {phase.doing}, and its log has no further line for {say_seconds(silent)}."
     else:
-        text, moving = f" By its log it is {phase.name}.", True
+        text, moving = f" By its log it is {phase.doing}.", True
     return text, (log_evidence(phase.line),), moving
