@@ -891,7 +891,8 @@ def _refused(container: Container, larger: int) -> str:
             continue  # which may not count this pod
         hard, used = (units(table(dig(item.raw, f"status.{key}")).get("limits.memory")) for key in ("hard", "used"))
         if hard is not None and used is not None and used - (container.memory_limit or 0) + larger > hard:
-            return f"; ResourceQuota {item.name} has to allow that first ({say_bytes(used)} of its {say_bytes(hard)} limits.memory are used)"
+            there = f"{say_bytes(used)} of its {say_bytes(hard)} limits.memory are used"
+            return f"; ResourceQuota {item.name} has to allow that first ({there})"
     return ""
 
 
