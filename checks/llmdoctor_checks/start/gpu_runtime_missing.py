@@ -516,8 +516,8 @@ def _with_cdi(pod: Pod, node: str) -> Fix:
             else "enable_cdi is not false and /var/run/cdi among cdi_spec_dirs"
         )
         return fixes.platform(
-            f"See that {kept} in the configuration of {runtime} on {node}, and that nvidiaDriverRoot of the DRA driver's chart is the folder "
-            "of the driver on the node; then delete the pod",
+            f"See that {kept} in the configuration of {runtime} on {node}, and that nvidiaDriverRoot of the DRA driver's chart is the "
+            "folder of the driver on the node; then delete the pod",
             look,
         )
     return fixes.platform(
