@@ -48,7 +48,7 @@ from kubectl_llmdoctor.api import (
 from llmdoctor_checks._listening import listens
 from llmdoctor_checks._load import last_load, works
 from llmdoctor_checks._nobody_left import LITERALS as NOBODY_LEFT
-from llmdoctor_checks._sandbox import ended_together
+from llmdoctor_checks._sandbox import ended_together, node_came_back
 from llmdoctor_checks.start import _dropped
 from llmdoctor_checks.start._probes import came_up, failures
 
@@ -334,18 +334,14 @@ def _stopped_while_well(pod: Pod, ending: Ending, events: Events | None, logs: L
     What the probe got is not known, as the events that would say it have expired. It was no server that stood still: it obeyed at once.
     """
     container, probe, log = ending.container, ending.container.spec.liveness_probe, log_of(ending, logs)
+    if log is None or probe is None or probe.timeout_seconds >= _PATIENT_SECONDS or probe.tcp_socket is not None:
+        return None  # the kernel takes a connection while the server does not get to it
+    if not container.restarts or ending.code not in (0, 143) or pod.obj.metadata.deletion_timestamp:
+        return None
     kills = list(probe_kills(pod, events, container)) if events is not None else []
-    told = list(failures(container, events)) if events is not None else []
-    if log is None or probe is None or probe.timeout_seconds >= _PATIENT_SECONDS or pod.obj.metadata.deletion_timestamp:
+    if any(kind != "liveness" for kind, _ in kills) or (not kills and _by_another(pod, ending, events)):
         return None
-    if not container.restarts or ending.code not in (0, 143) or any(kind == "liveness" for kind, _ in told):
-        return None
-    if any(kind != "liveness" for kind, _ in kills) or (not kills and events is not None and events.of("Killing")):
-        return None
-    # the kernel takes a connection while the server does not get to it
-    if probe.tcp_socket is not None or (
-        not kills and (_would_be_told(pod, ending, events) or ended_together(container))
-    ):
+    if events is not None and any(kind == "liveness" for kind, _ in failures(container, events)):
         return None
     line = stopped_at(log)
     if line is None or not served(log) or not (came_up(container) or _outlived(ending, probe, "liveness")):
@@ -367,6 +363,13 @@ def _stopped_while_well(pod: Pod, ending: Ending, events: Events | None, logs: L
         fixes=tuple(_fixes(pod, container.pointer, probe)),
         order=line.order,
     )
+
+
+def _by_another(pod: Pod, ending: Ending, events: Events | None) -> bool:
+    """Whether something else than a probe ended an instance, by what the kubelet says of it or should, by its pod or by its node."""
+    if events is not None and events.of("Killing"):
+        return True
+    return _would_be_told(pod, ending, events) or ended_together(ending.container) or bool(node_came_back(ending))
 
 
 def _would_be_told(pod: Pod, ending: Ending, events: Events | None) -> bool:

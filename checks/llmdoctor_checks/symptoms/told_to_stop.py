@@ -22,7 +22,7 @@ from kubectl_llmdoctor.api import (
     served,
     stopped_at,
 )
-from llmdoctor_checks._sandbox import ended_together
+from llmdoctor_checks._sandbox import ended_together, node_came_back
 
 #: 128 and the number of SIGTERM; 0 is what a server ends with that obeys it, and 137 what its grace period ends with.
 _BY_SIGTERM, _OBEYED, _KILLED = 143, 0, 137
@@ -43,7 +43,8 @@ def told_to_stop(pod: Pod, logs: Logs | None, events: Events | None) -> Iterator
     autoscaler, a drain, an eviction, a preemption or a person). Kubernetes keeps the events that tell of it for an hour.
 
     A container that was told to stop and was started again in the same pod was not ended by a deletion. That leaves its probes, a change
-    of its image or resources in place, a process beside it in the container, or a person. What is certain of it stands in the kubelet's
+    of its image or resources in place, a process beside it in the container, or a person; a restart of the node or of its container runtime ends all containers of the pod at
+    once. What is certain of it stands in the kubelet's
     log of the node.
 
     ## Fix
@@ -111,7 +112,9 @@ def _by_its_end(pod: Pod, ending: Ending, line: Line | None) -> Finding:
     container = ending.container
     stays = bool(container.restarts) or container.running is not None
     who = _INSIDE if stays else _ANY
-    if stays and ended_together(container):
+    if since := node_came_back(ending) if stays else "":
+        who = f"a restart of {container.pod.spec.node_name}, which became ready again at {since}"
+    elif stays and ended_together(container):
         who = "a restart of the node or of its container runtime, as all containers of the pod ended together"
     node = pod.spec.node_name
     kubelet = f"journalctl -u kubelet --since '3 hours ago' | grep -i -e killing -e {pod.name}"
