@@ -248,6 +248,11 @@ _STOPS = (
     "signal received, starting graceful shutdown",  # TGI
     "Signal (15) received.",  # Triton
 )
+#: How uvicorn says that it ends itself, as it was told to after so many requests (--limit-max-requests, LiteLLM's
+#: --max_requests_before_restart).
+_ENOUGH = "Maximum request limit of "
+#: How uvicorn says that it has begun, and what a terminal shows of the key by which a person ends what runs there.
+_STARTED, _BY_HAND = "Started server process [", "^C"
 #: How many lines before it was told to stop something must have gone wrong, to be what ended it.
 _BEFORE_STOP = 60
 #: What begins a start of a server, whatever it is that it loads.
@@ -366,15 +371,20 @@ def told_to_stop(line: Line) -> bool:
 
 
 def stopped_at(log: Log) -> Line | None:
-    """Where a server says in its last start that it was told to stop: nothing had gone wrong right before that."""
+    """Where a server says in its last start that it was told to stop: nothing had gone wrong right before that, nor had it had enough."""
     stops = [x for text in _STOPS for x in log.marks(text)]
     line = min((x for x in stops if not superseded(x)), key=lambda x: x.number, default=None)
     if line is None or crash_of(log) is not None:
         return None
+    # uvicorn that watches its files (--reload) stops its worker and starts another, and is told so by nobody
+    if line.text.startswith(_BY_HAND) or any(x.number > line.number for x in log.find(_STARTED)):
+        return None
     begin = max(next(reversed(restarts(log)), 1), line.number - _BEFORE_STOP)
     # what a signal leaves behind in Python is a traceback, whose last line tells of it
     frames = line.text.rstrip().endswith("KeyboardInterrupt: terminated")
-    above = log.lines(begin, line.number - 1)
+    above = list(log.lines(begin, line.number - 1))
+    if any(_ENOUGH in x.text for x in above[-_BEFORE_STOP:]):
+        return None
     return None if not frames and any(looks_like_error(x.text) for x in above) else line
 
 

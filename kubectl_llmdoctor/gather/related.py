@@ -251,13 +251,13 @@ def selects_namespaces(pod: Json) -> bool:
 
 #: How images and DaemonSets are called that offer devices or discover them: GPUs, EFA, RDMA, SR-IOV.
 _DEVICE_DAEMONS = expression(
-    r"device-?plugin|intel-[gn]pu-plugin|rdma-shared-d|kubelet-plugin|node-feature-discovery|nfd-"
+    r"device-?plugin|intel-[gn]pu-plugin|rdma-shared-d|kubelet-?plugin|node-feature-discovery|nfd-"
 )
 
 
 def is_device_plugin(pod: Json) -> bool:
     """Whether it is one of those that tell the kubelet about its node's GPUs."""
-    return bool(re.search(r"device-plugin|kubelet-plugin", name_of(pod)))
+    return bool(re.search(r"device-plugin|kubelet-?plugin", name_of(pod)))
 
 
 def brings_devices(daemons: Json) -> bool:

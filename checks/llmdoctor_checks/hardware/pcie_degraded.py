@@ -45,7 +45,8 @@ def pcie_degraded(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
 
     ## Fix
 
-    Reseat the card or its riser, update the firmware of the board, try another slot.
+    Reseat the card or its riser, update the firmware of the board, try another slot. In a cloud stop and start the instance, or replace the
+    node: another host takes its place.
 
     ## References
 
@@ -77,7 +78,7 @@ def pcie_degraded(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
                 *by_others(hardware, "pcie-degraded"),
             ),
             explains=("slow-load",),
-            fix=looked_at(hardware, f"Reseat the card or its riser on {hardware.node}, then look at its link again"),
+            fix=looked_at(hardware, f"{_set_right(hardware)}, then look at its link again"),
         )
     else:
         yield from _noisy(hardware)
@@ -95,8 +96,16 @@ def _noisy(hardware: Hardware) -> Iterator[Finding]:
         role="risk" if again else "note",
         summary=f"The PCIe link of a GPU of {hardware.node}, which this pod uses, has to send much again: {', '.join(said)}.",
         evidence=(*(hardware.evidence(device, "pcie", _numbers(device)) for device in again), *corrected[:3]),
-        fix=looked_at(hardware, f"Reseat the card or its riser on {hardware.node}, then count again"),
+        fix=looked_at(hardware, f"{_set_right(hardware)}, then count again"),
     )
+
+
+def _set_right(hardware: Hardware) -> str:
+    """What sets a bad contact right, by who may touch the machine."""
+    node = hardware.pod.cluster.item("Node", "", hardware.node)
+    if node is not None and str(dig(node.raw, "spec.providerID") or "").startswith(_CLOUDS):
+        return f"Have the cloud give {hardware.node} another host (stop and start the instance, or replace the node)"
+    return f"Reseat the card or its riser on {hardware.node}"
 
 
 def _broken(pod: Pod, hardware: Hardware, errors: list[BusError]) -> Finding:

@@ -52,6 +52,7 @@ from kubectl_llmdoctor.api import (
     seconds_between,
     served,
     setting_evidence,
+    table,
     units,
     usage_of,
     written_ago,
@@ -342,11 +343,11 @@ def _batch_of_warm_up(engine: Engine, phase: Phase, log: Log | None) -> Greed | 
 
 
 def _in_host_memory(log: Log | None) -> int:
-    """The weights that llama.cpp loaded last, by its log, where none of their layers went to a GPU."""
+    """The largest model that llama.cpp loaded, by its log, where none of their layers went to a GPU."""
     if log is None or any(re.search(_ON_GPU, line.text[:500]) for line in log.find(_LAYERS)):
         return 0
     told = [size for line in log.find(*_FILE) if (size := re.search(_FILE_SIZE, line.text[:500]))]
-    return int(float(told[-1][1].strip(".") or 0) * (GIB if told[-1][2] == "GiB" else MIB)) if told else 0
+    return max((int(float(one[1].strip(".") or 0) * (GIB if one[2] == "GiB" else MIB)) for one in told), default=0)
 
 
 def _of_compilers(ending: Ending, limit: int, log: Log | None, subject: Subject) -> Iterator[Finding]:
@@ -896,13 +897,19 @@ def _fixes(container: Container, limit: int, subject: Subject, more: str = "", *
     if held and larger < limit + held <= (_HUGE if there is None else there):
         larger = limit + held
         more += "; what lies in its memory-backed volumes stays until the pod is deleted"
-    if (needed := -(-int(weights * _WITH_BUFFERS + _CACHE) // GIB) * GIB) > larger and weights:
+    needed = -(-int(weights * _WITH_BUFFERS + _CACHE) // GIB) * GIB if weights else 0
+    if needed > larger:
         larger = needed
         more += f", which holds the {say_bytes(weights)} of the model's weights as well"
     text = f"Raise the memory limit of {container.name} from {say_bytes(limit)}"
     if given := _given_by_range(container):
         text = f"State a memory limit of its own for {container.name}, which has {say_bytes(limit)} by {given}"
-    if there is not None and node and larger > there:
+    if there is not None and node and larger > there and needed == larger:
+        yield fixes.advice(
+            f"Run {container.name} on a node with more memory than {node.name} ({say_bytes(there)}), with a limit of {larger // GIB}Gi, "
+            f"or take a smaller model: its weights are {say_bytes(weights)}"
+        )
+    elif there is not None and node and larger > there:
         yield fixes.advice(
             f"Take away what uses the memory, or choose a node with more: of {node.name}'s {say_bytes(there)} "
             f"{container.name} may use {say_bytes(limit)} already{more}"
@@ -916,7 +923,25 @@ def _fixes(container: Container, limit: int, subject: Subject, more: str = "", *
     else:
         amount = f"{larger // GIB}Gi" if larger >= 2 * GIB or larger == GIB else f"{max(larger // MIB, 256)}Mi"
         text += f", for example {amount}" if given else f", for example to {amount}"
-        yield fixes.set_resource(container, "limits", "memory", amount, f"{text}{more}")
+        yield fixes.set_resource(container, "limits", "memory", amount, f"{text}{more}{_refused(container, larger)}")
+
+
+def _refused(container: Container, larger: int) -> str:
+    """Who in the namespace lets no container have so much, as an addition to the advice; empty where nobody is known to."""
+    pod = container.pod
+    for item in pod.cluster.items("LimitRange", pod.namespace):
+        for row in rows(item.raw, "spec.limits"):
+            most = units(str(dig(row, "max.memory") or ""))
+            if most is not None and most < larger and row.get("type") in ("Container", "Pod"):
+                return f"; LimitRange {item.name} has to allow that first (max.memory {dig(row, 'max.memory')} of a {row['type']})"
+    for item in pod.cluster.items("ResourceQuota", pod.namespace):
+        if dig(item.raw, "spec.scopes") or dig(item.raw, "spec.scopeSelector"):
+            continue  # which may not count this pod
+        hard, used = (units(table(dig(item.raw, f"status.{key}")).get("limits.memory")) for key in ("hard", "used"))
+        if hard is not None and used is not None and used - (container.memory_limit or 0) + larger > hard:
+            there = f"{say_bytes(used)} of its {say_bytes(hard)} limits.memory are used"
+            return f"; ResourceQuota {item.name} has to allow that first ({there})"
+    return ""
 
 
 def _of_ucx(engine: Engine | None) -> Iterator[Fix]:

@@ -399,8 +399,8 @@ def unmade_plugin(cluster: Cluster, resource: str) -> tuple[Item, Event] | None:
     return None
 
 
-#: States of a container that comes up for the first time.
-_COMING_UP = ("ContainerCreating", "PodInitializing")
+#: States of a container that comes up for the first time, and how long that takes at most: a driver's pod waits in it for the GPUs' own.
+_COMING_UP, _UP_BY = ("ContainerCreating", "PodInitializing"), 900
 
 
 def ending_drivers(cluster: Cluster, driver: str) -> list[k8s.Pod]:
@@ -411,7 +411,19 @@ def ending_drivers(cluster: Cluster, driver: str) -> list[k8s.Pod]:
         for pod in pods
         if re.search(_OF_CLAIMS, pod.metadata.name) and named((pod.metadata.name, *images_of(pod)), driver)
     ]
-    return of_driver if all(_waiting_of(pod) not in ("", *_COMING_UP) for pod in of_driver) else []
+    return of_driver if all(_stays_down(cluster, pod) for pod in of_driver) else []
+
+
+def _stays_down(cluster: Cluster, pod: k8s.Pod) -> bool:
+    """Whether a pod does not run: it has ended with an error, or has come up for long."""
+    if (waiting := _waiting_of(pod)) in _COMING_UP:
+        return (cluster.seconds_since(pod.status.start_time or pod.metadata.creation_timestamp) or 0) > _UP_BY
+    return bool(waiting) or _ended(pod)
+
+
+def _ended(pod: k8s.Pod) -> bool:
+    """Whether a container of a pod ended with an error, and is not started again yet."""
+    return any(s.state.terminated and s.state.terminated.exit_code for s in pod.status.of_containers)
 
 
 def images_of(pod: k8s.Pod) -> list[str]:
@@ -487,7 +499,8 @@ def awaited(cluster: Cluster, node: str) -> tuple[k8s.Pod, str] | None:
 def state_of(pod: k8s.Pod) -> str:
     """A pod's state in a few words: `Running`, `CrashLoopBackOff, 12 restarts`."""
     restarts = sum(s.restart_count for s in pod.status.of_containers)
-    return (_waiting_of(pod) or pod.status.phase or "unknown") + (f", {restarts} restarts" if restarts else "")
+    state = _waiting_of(pod) or ("Error" if _ended(pod) else pod.status.phase) or "unknown"
+    return state + (f", {restarts} restarts" if restarts else "")
 
 
 def started(pod: k8s.Pod) -> str:
@@ -542,6 +555,11 @@ def _logs(cluster: Cluster, pod: k8s.Pod) -> Iterator[Log]:
             yield Log(text)
 
 
+def said_by(cluster: Cluster, pod: k8s.Pod, literal: str) -> Line | None:
+    """The last line of a pod with a text."""
+    return next((line for log in _logs(cluster, pod) if (line := log.last(literal)) is not None), None)
+
+
 def plugin_lines(cluster: Cluster, pod: k8s.Pod) -> Iterator[Line]:
     """The lines in which a plugin says why it offers nothing, the last of each kind."""
     for log in _logs(cluster, pod):
@@ -590,7 +608,7 @@ _ERROR = expression(
 def last_errors(cluster: Cluster, pod: k8s.Pod) -> list[Line]:
     """The last errors that a pod which ends again and again printed, two at the most; of its earlier instance where that is there."""
     logs = sorted(_logs(cluster, pod), key=lambda log: not log.previous)
-    for log in logs if _waiting_of(pod) else ():
+    for log in logs if _waiting_of(pod) or _ended(pod) else ():
         if found := [x for x in log.tail(_LAST_LINES) if _ERROR.search(x.text[:500])]:
             return found[-2:]
     return []

@@ -32,7 +32,7 @@ from kubectl_llmdoctor.api import (
 from llmdoctor_checks.scheduling._demands import labels_wanted
 
 #: How images and DaemonSets of device plugins are called: of GPUs and accelerators, EFA, RDMA, SR-IOV.
-_NAMES = r"device-?plugin|intel-[gn]pu-plugin|rdma-shared-d|(?:gpu|dra)\S{0,40}-kubelet-plugin"
+_NAMES = r"device-?plugin|intel-[gn]pu-plugin|rdma-shared-d|(?:gpu|dra)\S{0,40}-kubelet-?plugin"
 #: What has the same image, or name, and offers nothing.
 _OTHERS = r"feature-discovery|\bgfd\b|mps-control"
 #: What finds the devices of a node and labels it, by which NVIDIA's operator knows it (the chart's, and OpenShift's).
@@ -231,7 +231,7 @@ def named(names: tuple[str, ...], resource: str) -> bool:
     """Whether one of a pod's names is that of a device plugin, and some say the maker of the resource."""
     short = " ".join(name.rpartition("/")[2] for name in names).lower()
     makers = [word for word in re.split(r"[./_-]", resource.lower()) if len(word) > 2 and word not in _PLAIN]
-    makers += ["hami"] * resource.startswith("nvidia.com/")
+    makers += ["hami"] * resource.startswith("nvidia.com/") + ["rocm"] * ("amd" in makers)
     if re.search(_OTHERS, names[0]) or not re.search(_NAMES, short):
         return False
     return any(word in " ".join(names).lower() for word in makers)

@@ -268,8 +268,8 @@ def by_answer(pod: Pod, text: str, cluster: Cluster) -> Iterator[Fix]:
             "Have the device plugin count memory in larger pieces, so that it lists fewer devices (Volcano's for vGPUs: "
             "--gpu-memory-factor, in the pieces of which pods ask for memory then)"
         )
-    bare = [container.name for container in pod.containers if container.role == "main" and not container.accelerators]
-    if _NO_UUID.search(text[:4000]):
+    bare = [container.name for container in pod.containers if not container.accelerators]
+    if bare and _NO_UUID.search(text[:4000]):
         yield from _without_device(pod, bare)
     elif unknown := _NEW_UUID.search(text[:4000]):
         yield fixes.platform(
@@ -296,7 +296,7 @@ def _without_device(pod: Pod, bare: list[str]) -> Iterator[Fix]:
             "istio-proxy asks for none",
             field="labels" if _ISTIO in pod.labels else "annotations",
         )
-    which = ", ".join(bare) or "some"
+    which = ", ".join(bare)
     yield fixes.platform(
         f"Update HAMi's device plugin for Ascend and its scheduler: later ones pass over containers that ask for no device ({which} here)",
         "kubectl get daemonsets -A -o wide | grep -i ascend",

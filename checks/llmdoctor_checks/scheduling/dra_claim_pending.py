@@ -14,6 +14,7 @@ from kubectl_llmdoctor.api import (
     Finding,
     Fix,
     Item,
+    Line,
     NodeVerdict,
     Pending,
     Pod,
@@ -37,6 +38,7 @@ from llmdoctor_checks.scheduling._admission import (
     images_of,
     last_errors,
     let_made,
+    said_by,
     state_of,
     unmade_plugin,
 )
@@ -44,7 +46,7 @@ from llmdoctor_checks.scheduling._claims import DeviceClaim, device_claims
 from llmdoctor_checks.scheduling._daemons import let_in, why_none
 from llmdoctor_checks.scheduling._daemons import missing as unmade
 from llmdoctor_checks.scheduling._obstacles import Cause
-from llmdoctor_checks.scheduling._plugin_repairs import shortened
+from llmdoctor_checks.scheduling._plugin_repairs import driver_of_amd, shortened
 from llmdoctor_checks.scheduling._separation import cause, causes
 from llmdoctor_checks.scheduling._words import EXPLAINS, asking, finding, lower, node_lines, shared_by, told_of
 
@@ -445,25 +447,65 @@ def _silent(pending: Pending, classes: list[str]) -> _Silent | None:
 _NO_MEMORY = expression(r"error getting memory info for device \d{1,3}: (?:Not Supported|ERROR_NOT_SUPPORTED)")
 
 
+#: The releases of NVIDIA's driver since then, which are numbered by themselves no more by the year.
+_KNOWS_UNIFIED = expression(r":v?(?:0\.(?:[4-9]|\d\d)|[1-9]\.\d)")
+
+#: What its init container prints while it waits for the GPUs' driver (`hack/kubelet-plugin-prestart.sh`), and AMD's.
+_NO_DRIVER, _ELSEWHERE, _NO_AMDGPU = (
+    "Has the NVIDIA GPU driver been set up?",
+    "exists on the host, you may want to re-install",
+    "amdgpu driver is not loaded",
+)
+_SET_TO = expression(r"currently set to '(?P<root>/[\w./-]{0,200})'")
+
+
 def _of_ending(pods: list[k8s.Pod], cluster: Cluster) -> _Silent:
     """That no pod of a driver stays up, with the last error of one of them."""
     last = {pod.metadata.name: last_errors(cluster, pod)[-1:] for pod in pods}
     pod = max(pods, key=lambda one: len(last[one.metadata.name]))
     name, where = pod.metadata.name, f"-n {pod.metadata.namespace or 'default'}"
-    said = last[name]
+    waits = _waits_for_driver(pod, cluster)
+    said = [waits[0]] if waits else last[name]
     state = state_of(pod).partition(",")[0]
-    why = f"pod {name} of its driver does not run on {pod.spec.node_name} ({state}{f': {shortened(said[0], 100)}' if said else ''})"
-    look = (f"kubectl {where} logs {name} --all-containers --prefix --previous", f"kubectl {where} describe pod {name}")
-    text = f"Fix what ends pod {name} of the driver on {pod.spec.node_name}, which publishes the node's devices as soon as it runs"
-    if said and _NO_MEMORY.search(said[0].text[:2000]):
+    words = "waits for the driver of the GPUs" if waits else shortened(said[0], 100) if said else ""
+    why = f"pod {name} of its driver does not run on {pod.spec.node_name} ({state}{f': {words}' if words else ''})"
+    look = [f"kubectl {where} describe pod {name}"]
+    if any(one.restart_count for one in pod.status.of_containers):
+        look.insert(0, f"kubectl {where} logs {name} --all-containers --prefix --previous")
+    text = f"Fix what keeps pod {name} of the driver on {pod.spec.node_name} from running: it publishes the node's devices then"
+    image = next(iter(images_of(pod)), "")
+    if said and _NO_MEMORY.search(said[0].text[:2000]) and not _KNOWS_UNIFIED.search(image):
         text = (
-            f"Take NVIDIA's DRA driver 0.4.0 or later on {pod.spec.node_name} (now {next(iter(images_of(pod)), 'an earlier one')}): those "
+            f"Take NVIDIA's DRA driver 0.4.0 or later on {pod.spec.node_name} (now {image or 'an earlier one'}): those "
             "before end at a GPU without memory of its own"
         )
     evidence = [
         Evidence(source="pod", ref=f"{pod.metadata.namespace or 'default'}/{name}", text=f"driver: {state_of(pod)}")
     ]
-    return _Silent(why, [*evidence, *map(log_evidence, said)], [fixes.platform(text, *look)])
+    return _Silent(why, [*evidence, *map(log_evidence, said)], [waits[1] if waits else fixes.platform(text, *look)])
+
+
+def _waits_for_driver(pod: k8s.Pod, cluster: Cluster) -> tuple[Line, Fix] | None:
+    """What the init container of a driver of claims waits for, where that is the driver of the GPUs; and what brings that."""
+    node = pod.spec.node_name or "?"
+    if (line := said_by(cluster, pod, _NO_AMDGPU)) is not None:
+        return line, driver_of_amd(node, loaded=False)
+    if (line := said_by(cluster, pod, _NO_DRIVER)) is None:
+        return None
+    chart = f"helm -n {pod.metadata.namespace or 'default'} list"
+    if said_by(cluster, pod, _ELSEWHERE) is not None:
+        return line, fixes.platform(
+            "Set nvidiaDriverRoot=/run/nvidia/driver in the chart of NVIDIA's DRA driver: the GPU operator has its driver there",
+            chart,
+        )
+    at = _SET_TO.search(line.text[:2000])
+    root = at["root"] if at else "nvidiaDriverRoot"
+    return line, fixes.platform(
+        f"Install the NVIDIA driver on {node}, or see why the GPU operator's driver pod there does not bring it; where it is there, name "
+        f"its folder in nvidiaDriverRoot of the DRA driver's chart (now {root}; /home/kubernetes/bin/nvidia on GKE)",
+        fixes.on_node(node, "nvidia-smi"),
+        chart,
+    )
 
 
 def _lingering(pending: Pending, classes: list[str]) -> list[Item]:

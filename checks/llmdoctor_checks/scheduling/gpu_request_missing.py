@@ -99,6 +99,8 @@ _NO_DEVICE_OF = {
     ),
     "aws.amazon.com/neuron": ("No neuron device available", "Please check /dev/neuron"),
 }
+#: Neuron's device, and one of its cores.
+_NEURON, _CORES = "aws.amazon.com/neuron", "aws.amazon.com/neuroncore"
 #: By which the runtimes of these makers are told of devices that no plugin gave.
 _BY_RUNTIME = ("ASCEND_VISIBLE_DEVICES", "HABANA_VISIBLE_DEVICES")
 _EVERY_NO_DEVICE = tuple(text for texts in _NO_DEVICE_OF.values() for text in texts)
@@ -309,6 +311,9 @@ def _of_another_maker(
     if node is not None and not offered:
         return  # no node for it, or one whose plugin is not there
     name, number = offered[0] if len(offered) == 1 else resource, _in_each_pod(container.pod, engine) if engine else 1
+    cores = engine.value("tensor_parallel_size") if engine is not None and resource == _NEURON else None
+    if isinstance(cores, int) and cores > 1:
+        name, number = _CORES, cores  # which it counts, and a device has several
     yield Finding(
         confidence="certain" if offered else "likely",
         summary=f"Container {container.name} runs {container.spec.image.rpartition('/')[2]}, finds no accelerator and asks for none "

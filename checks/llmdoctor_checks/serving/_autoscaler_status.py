@@ -207,16 +207,26 @@ def _corrected(scaler: Scaler, why: str) -> Fix:
 def _other_sources(scaler: Scaler, why: str) -> str:
     """What to do where a trigger that asks no Prometheus is not let in or does not get through; empty elsewhere."""
     kinds = sorted({str(row.get("type")) for row in rows(scaler.item.raw, "spec.triggers")})
+    if "prometheus" in kinds or not kinds:
+        return ""
+    asked = f"what the trigger of {scaler.ref} asks ({', '.join(kinds)})"
+    if "x509:" in why:
+        return (
+            f"Let KEDA's operator trust the certificate of {asked}: its authority at /custom/ca of the operator (--ca-dir) or in the "
+            "TriggerAuthentication, or an address that the certificate is for"
+        )
     at = re.search(
         r"dial tcp (?:lookup )?(?P<at>[\w.:\[\]-]{3,260}?)(?: on [\d.:]{7,30})?: ",
         why.replace("tcp: lookup", "tcp lookup"),
     )
-    if at is None or "prometheus" in kinds or not kinds:
-        return ""
-    return (
-        f"See that what the trigger of {scaler.ref} asks ({', '.join(kinds)}) runs at {at['at']} and that no NetworkPolicy keeps KEDA's "
-        "operator from it, or correct the address in its metadata"
-    )
+    if at is not None:
+        return (
+            f"See that {asked} runs at {at['at']} and that no NetworkPolicy keeps KEDA's operator from it, or correct the address in its "
+            "metadata"
+        )
+    if "deadline exceeded" in why:
+        return f"See that {asked} answers KEDA's operator in time: the address in its metadata, a NetworkPolicy between them, its load"
+    return ""
 
 
 def _never_made(scaler: Scaler, reason: str, cluster: Cluster) -> tuple[str, tuple[Evidence, ...]] | None:

@@ -154,7 +154,8 @@ def _refused(line: Line) -> Iterator[_Address]:
             # a request for an address with TLS is one for a tunnel, and names the path alone
             whole = "://" in named["url"]
             yield _address(named["url"], "error") if whole else _Address("https", named["host"] or "", "", "error")
-    elif (named := _ANSWERED.search(text)) is not None:
+    elif (named := _ANSWERED.search(text)) is not None and named["url"].startswith("http://"):
+        # what stands in a tunnel is the server's own answer: a proxy that makes none says so by an error of its own
         yield _address(named["url"], "httpx" if named["httpx"] else "status")
 
 

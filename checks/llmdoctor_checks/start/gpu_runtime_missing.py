@@ -477,7 +477,12 @@ def _claimed(container: Container, logs: Logs) -> Iterator[Finding]:
             summary=f"ResourceClaim {claim.claim} has {device} of node {name}, whose driver told the DRA driver of it, and container "
             f"{container.name} got "
             + (
-                "neither devices nor the driver's libraries: the container runtime there most likely hands over nothing by CDI."
+                "neither devices nor the driver's libraries: "
+                + (
+                    "nothing of its CDI specification reached it."
+                    if _by_cdi(pod, name)
+                    else "the container runtime there most likely hands over nothing by CDI."
+                )
                 if nothing
                 else "no device: /dev/nvidia* were most likely not there when the claim's CDI specification was written."
             ),
@@ -501,14 +506,37 @@ def _made_devices(node: str, claim: str) -> Fix:
     )
 
 
+def _runtime(pod: Pod, node: str) -> str:
+    return str(pod.cluster.field("Node", "", node, "status.nodeInfo.containerRuntimeVersion") or "")
+
+
+def _by_cdi(pod: Pod, node: str) -> bool:
+    """Whether the runtime of a node heeds CDI unless it is told not to: CRI-O does, and containerd from 2.0 on."""
+    return re.match(r"cri-o:|containerd://(?!1\.)\d", _runtime(pod, node)) is not None
+
+
 def _with_cdi(pod: Pod, node: str) -> Fix:
     """What has a node's runtime heed the specifications that DRA drivers write (containerd's `enable_cdi`, on by default from 2.0 on)."""
-    runtime = pod.cluster.field("Node", "", node, "status.nodeInfo.containerRuntimeVersion")
+    runtime = _runtime(pod, node)
+    crio = runtime.startswith("cri-o:")
+    config = "crio config" if crio else "containerd config dump"
+    look = fixes.on_node(node, f"sh -c '{config} | grep -i cdi; ls -l /var/run/cdi'")
+    if _by_cdi(pod, node):
+        kept = (
+            "/var/run/cdi is among cdi_spec_dirs"
+            if crio
+            else "enable_cdi is not false and /var/run/cdi among cdi_spec_dirs"
+        )
+        return fixes.platform(
+            f"See that {kept} in the configuration of {runtime} on {node}, and that nvidiaDriverRoot of the DRA driver's chart is the "
+            "folder of the driver on the node; then delete the pod",
+            look,
+        )
     return fixes.platform(
         f"Have the container runtime of {node}{f' ({runtime})' if runtime else ''} take part in CDI: containerd 1.7 with enable_cdi = true "
         "and /var/run/cdi among its cdi_spec_dirs, or 2.0 and later, where that is so by default; restart it, then delete the pod. Where "
         "it does so, see that nvidiaDriverRoot of the DRA driver's chart is the folder of the driver on the node",
-        fixes.on_node(node, "sh -c 'containerd config dump | grep -i cdi; ls -l /var/run/cdi'"),
+        look,
     )
 
 

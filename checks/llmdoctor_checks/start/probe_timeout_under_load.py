@@ -48,6 +48,7 @@ from kubectl_llmdoctor.api import (
 from llmdoctor_checks._listening import listens
 from llmdoctor_checks._load import last_load, works
 from llmdoctor_checks._nobody_left import LITERALS as NOBODY_LEFT
+from llmdoctor_checks._sandbox import ended_together, node_came_back
 from llmdoctor_checks.start import _dropped
 from llmdoctor_checks.start._probes import came_up, failures
 
@@ -89,6 +90,9 @@ _AT_LAST = 100
 
 #: Where SGLang's `health_generate` stands; without SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION `/health` answers at once.
 _COMPUTED = ("/health", "/health_generate")
+
+#: So long an event is there in any case: API servers keep them for an hour, some clouds' for less.
+_KEPT_SECONDS = 900
 
 #: How long before a probe that got no answer another one's answer may lie.
 _RECENT_SECONDS = 120
@@ -330,20 +334,21 @@ def _stopped_while_well(pod: Pod, ending: Ending, events: Events | None, logs: L
     What the probe got is not known, as the events that would say it have expired. It was no server that stood still: it obeyed at once.
     """
     container, probe, log = ending.container, ending.container.spec.liveness_probe, log_of(ending, logs)
+    if log is None or probe is None or probe.timeout_seconds >= _PATIENT_SECONDS or probe.tcp_socket is not None:
+        return None  # the kernel takes a connection while the server does not get to it
+    if not container.restarts or ending.code not in (0, 143) or pod.obj.metadata.deletion_timestamp:
+        return None
     kills = list(probe_kills(pod, events, container)) if events is not None else []
-    told = list(failures(container, events)) if events is not None else []
-    if log is None or probe is None or probe.timeout_seconds >= _PATIENT_SECONDS or pod.obj.metadata.deletion_timestamp:
+    if any(kind != "liveness" for kind, _ in kills) or (not kills and _by_another(pod, ending, events)):
         return None
-    if not container.restarts or ending.code not in (0, 143) or any(kind == "liveness" for kind, _ in told):
-        return None
-    if any(kind != "liveness" for kind, _ in kills) or (not kills and events is not None and events.of("Killing")):
+    if events is not None and any(kind == "liveness" for kind, _ in failures(container, events)):
         return None
     line = stopped_at(log)
     if line is None or not served(log) or not (came_up(container) or _outlived(ending, probe, "liveness")):
         return None
     span = f" after {say_seconds(ending.seconds)}" if ending.seconds is not None else ""
     who, expired = (
-        ("its liveness probe", "") if kills else ("most likely its liveness probe", ", and no event is left of it")
+        ("its liveness probe", "") if kills else ("most likely its liveness probe", ", and no event of that is at hand")
     )
     return Finding(
         confidence="possible",
@@ -358,6 +363,24 @@ def _stopped_while_well(pod: Pod, ending: Ending, events: Events | None, logs: L
         fixes=tuple(_fixes(pod, container.pointer, probe)),
         order=line.order,
     )
+
+
+def _by_another(pod: Pod, ending: Ending, events: Events | None) -> bool:
+    """Whether something else than a probe ended an instance, by what the kubelet says of it or should, by its pod or by its node."""
+    if events is not None and events.of("Killing"):
+        return True
+    return _would_be_told(pod, ending, events) or ended_together(ending.container) or bool(node_came_back(ending))
+
+
+def _would_be_told(pod: Pod, ending: Ending, events: Events | None) -> bool:
+    """Whether the kubelet's word for the end of an instance would be there still: something older is, or the list is of right after it."""
+    end = ending.finished
+    if end is None or events is None:
+        return False
+    if any(e.kind == "Pod" and e.name == pod.name and e.last is not None and e.last < end for e in events):
+        return True
+    ago = pod.cluster.seconds_since(ending.terminated.finished_at)
+    return pod.cluster.complete("Event", pod.namespace) and ago is not None and ago < _KEPT_SECONDS
 
 
 def _outlived(ending: Ending, probe: k8s.Probe | None, which: str) -> bool:

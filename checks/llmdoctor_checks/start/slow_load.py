@@ -49,6 +49,10 @@ _GCSFUSE, _PARALLEL = "gcsfuse.csi.storage.gke.io", "enable-parallel-downloads"
 #: What takes long where the disk, the network or the hub is slow.
 _ON_THE_WAY = ("downloading the model", "loading weights")
 
+#: Engines that download with huggingface_hub, as those in other languages (TEI, llama.cpp, Ollama) do not; releases of vLLM before this
+#: have no Xet in their images.
+_BY_THE_HUB, _XET_SINCE = frozenset({"vllm", "sglang", "tgi", "tensorrt-llm", "lmdeploy"}), "0.8.0"
+
 #: A repository of the hub, as engines are told one.
 _REPOSITORY = expression(r"[\w][\w.-]{0,95}/[\w.-]{1,96}")
 
@@ -307,7 +311,8 @@ def _of_the_way(pod: Pod, engine: Engine, *, downloads: bool) -> tuple[Fix, ...]
         f"See whether it reads or downloads anything, then shorten that, in {fixes.edited(pod)}",
         f"kubectl -n {pod.namespace} exec {pod.name} -c {container.name} -- cat /proc/1/io",
     )
-    plainly = without_xet(container, model) if _REPOSITORY.fullmatch(model) else ()
+    by_hub = engine.name in _BY_THE_HUB and not (engine.name == "vllm" and engine.at_least(_XET_SINCE) is False)
+    plainly = without_xet(container, model) if by_hub and _REPOSITORY.fullmatch(model) else ()
     # what a claim keeps from a start before is only read
     kept = not downloads and any(what.startswith("claim ") for _, what in _mounts(container))
     return (look, *plainly) if kept else (*plainly, look)

@@ -22,9 +22,10 @@ from kubectl_llmdoctor.api import (
     served,
     stopped_at,
 )
+from llmdoctor_checks._sandbox import ended_together, node_came_back
 
-#: 128 and the number of SIGTERM; 0 is what a server ends with that obeys it.
-_BY_SIGTERM, _OBEYED = 143, 0
+#: 128 and the number of SIGTERM; 0 is what a server ends with that obeys it, and 137 what its grace period ends with.
+_BY_SIGTERM, _OBEYED, _KILLED = 143, 0, 137
 #: Who may tell a container of a pod to stop that stays: in a pod that goes, whoever deletes it, too.
 _INSIDE = "a failed probe, a change in place, a process in the container or a person"
 _ANY = "a failed liveness or startup probe, an eviction, a preemption, a drain, a rollout, a scale-down or a person"
@@ -36,12 +37,14 @@ _KILLINGS = "kubectl get events -A --field-selector reason=Killing --sort-by=.la
 def told_to_stop(pod: Pod, logs: Logs | None, events: Events | None) -> Iterator[Finding]:
     """The server was told to stop from outside.
 
-    It got SIGTERM and ended in good order, or by it (exit code 143): it did not crash. Who sends it stands in no log of the server: the
+    It got SIGTERM and ended in good order, or by it (exit code 143), or it took longer than its grace period and was killed (137; SGLang
+    ends its processes so itself): it did not crash. Who sends it stands in no log of the server: the
     kubelet does, where a liveness or startup probe has failed too often, or where the pod is deleted (by a rollout, a scale-down, an
     autoscaler, a drain, an eviction, a preemption or a person). Kubernetes keeps the events that tell of it for an hour.
 
     A container that was told to stop and was started again in the same pod was not ended by a deletion. That leaves its probes, a change
-    of its image or resources in place, a process beside it in the container, or a person. What is certain of it stands in the kubelet's
+    of its image or resources in place, a process beside it in the container, or a person; a restart of the node or of its container runtime ends all containers of the pod at
+    once. What is certain of it stands in the kubelet's
     log of the node.
 
     ## Fix
@@ -62,7 +65,8 @@ def told_to_stop(pod: Pod, logs: Logs | None, events: Events | None) -> Iterator
     for ending in endings(pod):
         log = log_of(ending, logs)
         line = stopped_at(log) if log is not None else None
-        by_signal = ending.code == _BY_SIGTERM or (ending.code == _OBEYED and line is not None)
+        obeyed = ending.code == _OBEYED or (ending.code == _KILLED and not ending.oom_killed)
+        by_signal = ending.code == _BY_SIGTERM or (obeyed and line is not None)
         if by_signal and not _known(pod, ending, events):
             yield _by_its_end(pod, ending, line)
             return
@@ -108,6 +112,10 @@ def _by_its_end(pod: Pod, ending: Ending, line: Line | None) -> Finding:
     container = ending.container
     stays = bool(container.restarts) or container.running is not None
     who = _INSIDE if stays else _ANY
+    if since := node_came_back(ending) if stays else "":
+        who = f"a restart of {container.pod.spec.node_name}, which became ready again at {since}"
+    elif stays and ended_together(container):
+        who = "a restart of the node or of its container runtime, as all containers of the pod ended together"
     node = pod.spec.node_name
     kubelet = f"journalctl -u kubelet --since '3 hours ago' | grep -i -e killing -e {pod.name}"
     return Finding(
