@@ -1,7 +1,8 @@
 """The GPUs of a node as dcgm-exporter's metrics tell of them, in the form of the node agent's report.
 
 Fields of DCGM are described in its field identifiers (`dcgm_fields.h`) and in dcgm-exporter's `etc/*.csv`; the labels in
-its README. What a field is blank for (`0x7ffffffffffffff0`, `0x7ffffff0`, NaN) is not known. Nothing of it says when an Xid happened:
+its README. Times for which a GPU was held back count nanoseconds, whatever dcgm-exporter's own help says (NVIDIA/dcgm-exporter, pull
+request 589). What a field is blank for (`0x7ffffffffffffff0`, `0x7ffffff0`, NaN) is not known. Nothing of it says when an Xid happened:
 `DCGM_FI_DEV_XID_ERRORS` is the number of the last one, which stays until the driver is loaded again. Only where an earlier
 sample of the same GPU has another number is it known to be newer than that.
 """
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.agent import Device, Ecc, NvLink, Pcie, SeenXid, User
 from kubectl_llmdoctor.facts.cluster import Cluster
 from kubectl_llmdoctor.facts.exposition import Sample, samples
@@ -62,12 +64,29 @@ _FIELDS = {
     "crc": ("DCGM_FI_DEV_NVLINK_CRC_FLIT_ERROR_COUNT_TOTAL",),
     "replay": ("DCGM_FI_DEV_NVLINK_REPLAY_ERROR_COUNT_TOTAL",),
     "recovery": ("DCGM_FI_DEV_NVLINK_RECOVERY_ERROR_COUNT_TOTAL",),
+    # for how long it was held back since the driver was loaded; exported by default, unlike the reasons
+    "thermal": ("DCGM_FI_DEV_THERMAL_VIOLATION",),
+    "sw_thermal": ("DCGM_FI_DEV_CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN_NS",),
+    "hw_thermal": ("DCGM_FI_DEV_CLOCKS_EVENT_REASON_HW_THERM_SLOWDOWN_NS",),
+    "brake": ("DCGM_FI_DEV_CLOCKS_EVENT_REASON_HW_POWER_BRAKE_SLOWDOWN_NS",),
+    "license": ("DCGM_FI_DEV_VGPU_LICENSE_STATUS",),
 }
 _NAMES = frozenset(name for names in _FIELDS.values() for name in names)
-_COUNTERS = ("replays", "crc", "replay", "recovery")
+#: What a GPU is held back for, by the field that counts the time.
+_HELD = {
+    "thermal": "thermal_violation",
+    "sw_thermal": "sw_thermal_slowdown",
+    "hw_thermal": "hw_thermal_slowdown",
+    "brake": "hw_power_brake_slowdown",
+}
+#: The share of the time between two readings from which on that is how it runs, and the nanoseconds of a minute.
+_MOSTLY, _MINUTE_NS = 0.5, 60e9
+_COUNTERS = ("replays", "crc", "replay", "recovery", *_HELD)
 #: Readings that lie no farther apart say when something happened.
 _CLOSE_SECONDS = 120
 _NVLINK = ("crc", "replay", "recovery")
+#: A vGPU on which CUDA runs (`NVIDIA L40S-24Q`, `GRID A100D-80C`, `NVIDIA A100-4-20C`): whole GPUs have no licence, and say 0.
+_VGPU = expression(r"-\d{1,3}[CQ](?:ME)?$")
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,10 +161,17 @@ def _device(read: list[Reading]) -> Device:
     errors = [values[field] for field in _NVLINK if field in values]
     pace = _paces(read)
     links = [pace[field] for field in _NVLINK if pace.get(field) is not None]
+    held = {field: pace[field] / _MINUTE_NS for field in _HELD if pace.get(field, 0) >= _MOSTLY * _MINUTE_NS}
+    quotes = {
+        field: f"{quote} ({min(held[field], 1):.0%} of the time since {read[0].taken_at})" if field in held else quote
+        for field, quote in last.quotes.items()
+        if field in held or field not in _HELD
+    }
+    named = [name for bit, name in _REASONS.items() if reasons & bit]
     index = labels.get("gpu", "")
     return Device(
         source="metric",
-        quotes=last.quotes,
+        quotes=quotes,
         index=int(index) if index.isdecimal() and len(index) < 4 else None,
         uuid=labels["UUID"],
         name=labels.get("modelName", ""),
@@ -156,7 +182,8 @@ def _device(read: list[Reading]) -> Device:
         temperature_c=values.get("temperature"),
         power_watts=values.get("power"),
         sm_clock_mhz=values.get("clock"),
-        throttle_reasons=tuple(name for bit, name in _REASONS.items() if reasons & bit),
+        throttle_reasons=tuple(dict.fromkeys([*named, *(_HELD[field] for field in held)])),
+        vgpu_licensed=_flag(values, "license") if _VGPU.search(labels.get("modelName", "")) else None,
         ecc=Ecc(
             volatile_uncorrected=_whole(values, "dbe"),
             remap_pending=_flag(values, "pending"),
