@@ -167,6 +167,8 @@ def test_a_path_of_libraries_keeps_what_else_is_in_it() -> None:
         ("port-in-use", "fires_side_channel_of_nixl", "Give kv_port", False),
         ("scheduling-gated", "fires_release_of_grove_that_keeps_the_gate", "Take Grove back", True),
         ("scheduling-gated", "fires_first_pods_of_that_release_of_grove", "Take Grove back", False),
+        ("kv-cache-saturated", "fires_weights_leave_room_for_one", "Give server 2 GPUs", True),
+        ("kv-cache-saturated", "fires_cache_holds_several_requests", "Give server 2 GPUs", False),
         ("nccl-timeout", "fires_first_operation", "Try it without peer-to-peer", True),
         ("nccl-timeout", "fires_first_operation_of_all_but_one", "Try it without peer-to-peer", False),
     ],

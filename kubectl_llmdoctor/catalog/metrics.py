@@ -43,7 +43,7 @@ Role = Literal[
     "requests",
     # a GPU
     "gpu_utilization", "gpu_active", "gpu_memory_used", "gpu_memory_free", "gpu_xid", "gpu_remap_failed",
-    "gpu_power",
+    "gpu_power", "gpu_health",
 ]  # fmt: skip
 
 
@@ -248,6 +248,38 @@ _ROWS: dict[str, tuple[_Row, ...]] = {
         ("gpu_xid", "DCGM_FI_DEV_XID_ERRORS", "gauge", "", "", {}),
         ("gpu_remap_failed", "DCGM_FI_DEV_ROW_REMAP_FAILURE", "gauge", "", "", {}),
         ("gpu_power", "DCGM_FI_DEV_POWER_USAGE", "gauge", "", "", {}),
+        # what says how well a GPU is, by facts/dcgm.py
+        *(
+            ("gpu_health", name, "gauge", "", "", {})
+            for name in (
+                "DCGM_FI_DEV_GPU_TEMP",
+                "DCGM_FI_DEV_SM_CLOCK",
+                "DCGM_FI_DEV_CLOCKS_EVENT_REASONS",
+                "DCGM_FI_DEV_CLOCK_THROTTLE_REASONS",
+                "DCGM_FI_DEV_VGPU_LICENSE_STATUS",
+                "DCGM_FI_DEV_ROW_REMAP_PENDING",
+                "DCGM_FI_DEV_PCIE_LINK_WIDTH",
+                "DCGM_FI_DEV_PCIE_MAX_LINK_WIDTH",
+                "DCGM_FI_DEV_PCIE_LINK_GEN",
+                "DCGM_FI_DEV_PCIE_MAX_LINK_GEN",
+                "DCGM_FI_DEV_FB_RESERVED",
+            )
+        ),
+        *(
+            ("gpu_health", name, "counter", "", "", {})
+            for name in (
+                "DCGM_FI_DEV_THERMAL_VIOLATION",
+                "DCGM_FI_DEV_CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN_NS",
+                "DCGM_FI_DEV_CLOCKS_EVENT_REASON_HW_THERM_SLOWDOWN_NS",
+                "DCGM_FI_DEV_CLOCKS_EVENT_REASON_HW_POWER_BRAKE_SLOWDOWN_NS",
+                "DCGM_FI_DEV_ECC_DBE_VOL_TOTAL",
+                "DCGM_FI_DEV_RETIRED_DBE",
+                "DCGM_FI_DEV_PCIE_REPLAY_COUNTER",
+                "DCGM_FI_DEV_NVLINK_CRC_FLIT_ERROR_COUNT_TOTAL",
+                "DCGM_FI_DEV_NVLINK_REPLAY_ERROR_COUNT_TOTAL",
+                "DCGM_FI_DEV_NVLINK_RECOVERY_ERROR_COUNT_TOTAL",
+            )
+        ),
     ),
 }
 

@@ -131,6 +131,8 @@ class Device(_Part, frozen=True):
     max_sm_clock_mhz: float | None = None
     throttle_reasons: tuple[str, ...] = ()
     throttled_since: dict[str, str] = {}
+    #: of a vGPU: whether its driver has a licence; None: no vGPU, or not known
+    vgpu_licensed: bool | None = None
     ecc: Ecc = Ecc()
     pcie: Pcie = Pcie()
     nvlinks: tuple[NvLink, ...] = ()

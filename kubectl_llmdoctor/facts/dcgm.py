@@ -1,7 +1,9 @@
-"""The GPUs of a node as dcgm-exporter's metrics tell of them, in the form of the node agent's report.
+"""The GPUs of a node as dcgm-exporter's metrics tell of them, in the form of the node agent's report: its own text, or what a Prometheus
+scraped of it.
 
 Fields of DCGM are described in its field identifiers (`dcgm_fields.h`) and in dcgm-exporter's `etc/*.csv`; the labels in
-its README. What a field is blank for (`0x7ffffffffffffff0`, `0x7ffffff0`, NaN) is not known. Nothing of it says when an Xid happened:
+its README. Times for which a GPU was held back count nanoseconds, whatever dcgm-exporter's own help says (NVIDIA/dcgm-exporter, pull
+request 589). What a field is blank for (`0x7ffffffffffffff0`, `0x7ffffff0`, NaN) is not known. Nothing of it says when an Xid happened:
 `DCGM_FI_DEV_XID_ERRORS` is the number of the last one, which stays until the driver is loaded again. Only where an earlier
 sample of the same GPU has another number is it known to be newer than that.
 """
@@ -10,15 +12,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import msgspec
 
+from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.agent import Device, Ecc, NvLink, Pcie, SeenXid, User
 from kubectl_llmdoctor.facts.cluster import Cluster
 from kubectl_llmdoctor.facts.exposition import Sample, samples
+from kubectl_llmdoctor.facts.series import points_of
 from kubectl_llmdoctor.facts.units import MIB, parse_time
 from kubectl_llmdoctor.snapshot import MetricsText
-from kubectl_llmdoctor.tree import dig
+from kubectl_llmdoctor.tree import dig, rows, table
 
 _PREFIX = "DCGM_FI_"
 #: Values that mean that DCGM has none: from `DCGM_INT64_BLANK` on, and the four of `DCGM_INT32_BLANK` (not found, not
@@ -62,12 +67,32 @@ _FIELDS = {
     "crc": ("DCGM_FI_DEV_NVLINK_CRC_FLIT_ERROR_COUNT_TOTAL",),
     "replay": ("DCGM_FI_DEV_NVLINK_REPLAY_ERROR_COUNT_TOTAL",),
     "recovery": ("DCGM_FI_DEV_NVLINK_RECOVERY_ERROR_COUNT_TOTAL",),
+    # for how long it was held back since the driver was loaded; exported by default, unlike the reasons
+    "thermal": ("DCGM_FI_DEV_THERMAL_VIOLATION",),
+    "sw_thermal": ("DCGM_FI_DEV_CLOCKS_EVENT_REASON_SW_THERM_SLOWDOWN_NS",),
+    "hw_thermal": ("DCGM_FI_DEV_CLOCKS_EVENT_REASON_HW_THERM_SLOWDOWN_NS",),
+    "brake": ("DCGM_FI_DEV_CLOCKS_EVENT_REASON_HW_POWER_BRAKE_SLOWDOWN_NS",),
+    "license": ("DCGM_FI_DEV_VGPU_LICENSE_STATUS",),
 }
 _NAMES = frozenset(name for names in _FIELDS.values() for name in names)
-_COUNTERS = ("replays", "crc", "replay", "recovery")
+#: What a GPU is held back for, by the field that counts the time.
+_HELD = {
+    "thermal": "thermal_violation",
+    "sw_thermal": "sw_thermal_slowdown",
+    "hw_thermal": "hw_thermal_slowdown",
+    "brake": "hw_power_brake_slowdown",
+}
+#: The share of the time between two readings from which on that is how it runs, and the nanoseconds of a minute.
+_MOSTLY, _MINUTE_NS = 0.5, 60e9
+_COUNTERS = ("replays", "crc", "replay", "recovery", *_HELD)
+#: How a GPU runs is told by the readings of the last minutes, of more than a few; what a Prometheus has not had for so long is gone; and so
+#: many points are read of it.
+_RECENT_SECONDS, _STALE_SECONDS, _POINTS = 600, 300, 200_000
 #: Readings that lie no farther apart say when something happened.
 _CLOSE_SECONDS = 120
 _NVLINK = ("crc", "replay", "recovery")
+#: A vGPU on which CUDA runs (`NVIDIA L40S-24Q`, `GRID A100D-80C`, `NVIDIA A100-4-20C`): whole GPUs have no licence, and say 0.
+_VGPU = expression(r"-\d{1,3}[CQ](?:ME)?$")
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,6 +117,8 @@ def _read(cluster: Cluster) -> dict[str, tuple[Device, ...]]:
         if _PREFIX in text.text:
             for node, uuid, reading in _readings(text, cluster):
                 readings.setdefault(node, {}).setdefault(uuid, []).append(reading)
+    for node, uuid, reading in _of_prometheus(cluster):
+        readings.setdefault(node, {}).setdefault(uuid, []).append(reading)
     return {
         node: tuple(
             sorted(
@@ -109,22 +136,62 @@ def _readings(text: MetricsText, cluster: Cluster) -> Iterator[tuple[str, str, R
     whose = text.node or (dig(exporter.raw, "spec.nodeName") if exporter else "") or ""
     by_gpu: dict[tuple[str, str], list[Sample]] = {}
     for sample in samples(text.text, _NAMES):
-        host = sample.labels.get("hostname") or sample.labels.get("Hostname", "")
         uuid = sample.labels.get("UUID", "")
         if uuid.startswith("GPU-"):
-            by_gpu.setdefault((str(whose) or host, uuid), []).append(sample)
+            by_gpu.setdefault((str(whose) or _host(sample.labels), uuid), []).append(sample)
     for (node, uuid), read in by_gpu.items():
-        values: dict[str, float] = {}
-        quotes: dict[str, str] = {}
-        for field, names in _FIELDS.items():
-            known = [x for name in names for x in read if x.name == name and _is_known(x.value)]
-            if known:
-                top = max((x for x in known if x.name == known[0].name), key=lambda x: x.value)
-                values[field] = top.value
-                quotes[field] = f'{top.name}{{gpu="{top.labels.get("gpu", "")}", UUID="{uuid}"}} {top.value:g}'
-        labels = {key: value for sample in read for key, value in sample.labels.items() if value}
-        users = tuple(dict.fromkeys(user for sample in read for user in _users(sample.labels)))
-        yield node, uuid, Reading(labels=labels, users=users, values=values, quotes=quotes, taken_at=text.taken_at)
+        yield node, uuid, _reading(uuid, read, text.taken_at)
+
+
+def _reading(uuid: str, read: list[Sample], taken_at: str) -> Reading:
+    """One GPU by its samples of one moment."""
+    values: dict[str, float] = {}
+    quotes: dict[str, str] = {}
+    for field, names in _FIELDS.items():
+        known = [x for name in names for x in read if x.name == name and _is_known(x.value)]
+        if known:
+            top = max((x for x in known if x.name == known[0].name), key=lambda x: x.value)
+            values[field] = top.value
+            quotes[field] = f'{top.name}{{gpu="{top.labels.get("gpu", "")}", UUID="{uuid}"}} {top.value:g}'
+    labels = {key: value for sample in read for key, value in sample.labels.items() if value}
+    users = tuple(dict.fromkeys(user for sample in read for user in _users(sample.labels)))
+    return Reading(labels=labels, users=users, values=values, quotes=quotes, taken_at=taken_at)
+
+
+def _of_prometheus(cluster: Cluster) -> Iterator[tuple[str, str, Reading]]:
+    """The same of what a Prometheus has scraped of exporters: a reading for each moment at which it has anything of a GPU."""
+    told: dict[tuple[str, str], list[tuple[float, Sample]]] = {}
+    left = _POINTS
+    for answer in cluster.snapshot.prometheus:
+        start, end = (parse_time(answer.get(key)) for key in ("start", "end"))
+        base = start or end or cluster.now
+        for row in rows(answer, "series") if base is not None else ():
+            labels = {key: value for key, value in table(row.get("labels")).items() if isinstance(value, str)}
+            name, uuid = labels.pop("__name__", ""), labels.get("UUID", "")
+            if base is None or name not in _NAMES or not uuid.startswith("GPU-") or left <= 0:
+                continue
+            points = tuple(points_of(row.get("values"), base.timestamp()))[-left:]
+            left -= len(points)
+            found = told.setdefault((_scraped_at(cluster, labels), uuid), [])
+            found += [(at, Sample(name=name, labels=labels, value=value)) for at, value in points]
+    for (node, uuid), read in told.items():
+        latest: dict[tuple[object, ...], tuple[float, Sample]] = {}
+        for at, together in itertools.groupby(sorted(read, key=lambda one: one[0]), key=lambda one: one[0]):
+            for _, sample in together:
+                latest[sample.name, *sorted(sample.labels.items())] = at, sample
+            # series are not scraped at the same moment; what has not been said for minutes is gone
+            now = [sample for seen, sample in latest.values() if at - seen <= _STALE_SECONDS]
+            yield node, uuid, _reading(uuid, now, datetime.fromtimestamp(at, UTC).isoformat())
+
+
+def _scraped_at(cluster: Cluster, labels: dict[str, str]) -> str:
+    """The node of an exporter, by its pod where the labels tell it from the pod that has the GPU, else by its own word."""
+    own = cluster.item("Pod", labels.get("namespace", ""), labels["pod"]) if labels.get("exported_pod") else None
+    return str(dig(own.raw, "spec.nodeName") or "") if own is not None else _host(labels)
+
+
+def _host(labels: dict[str, str]) -> str:
+    return labels.get("hostname") or labels.get("Hostname", "")
 
 
 def _is_known(value: float) -> bool:
@@ -138,14 +205,26 @@ def _device(read: list[Reading]) -> Device:
     labels, values = last.labels, last.values
     used, free = values.get("used"), values.get("free")
     total = None if used is None or free is None else int((used + free + values.get("reserved", 0)) * MIB)
+    recent = _recent(read)
     reasons = int(values.get("reasons", 0))
+    # a bit that is set at one moment of several minutes says nothing
+    said = [int(reading.values["reasons"]) for reading in recent if "reasons" in reading.values]
     errors = [values[field] for field in _NVLINK if field in values]
-    pace = _paces(read)
+    pace = _paces(recent)
     links = [pace[field] for field in _NVLINK if pace.get(field) is not None]
+    held = {field: pace[field] / _MINUTE_NS for field in _HELD if pace.get(field, 0) >= _MOSTLY * _MINUTE_NS}
+    quotes = {
+        field: f"{quote} ({min(held[field], 1):.0%} of the time since {recent[0].taken_at})" if field in held else quote
+        for field, quote in last.quotes.items()
+        if field in held or field not in _HELD
+    }
+    named = [
+        name for bit, name in _REASONS.items() if reasons & bit and 2 * sum(bool(x & bit) for x in said) >= len(said)
+    ]
     index = labels.get("gpu", "")
     return Device(
         source="metric",
-        quotes=last.quotes,
+        quotes=quotes,
         index=int(index) if index.isdecimal() and len(index) < 4 else None,
         uuid=labels["UUID"],
         name=labels.get("modelName", ""),
@@ -156,7 +235,8 @@ def _device(read: list[Reading]) -> Device:
         temperature_c=values.get("temperature"),
         power_watts=values.get("power"),
         sm_clock_mhz=values.get("clock"),
-        throttle_reasons=tuple(name for bit, name in _REASONS.items() if reasons & bit),
+        throttle_reasons=tuple(dict.fromkeys([*named, *(_HELD[field] for field in held)])),
+        vgpu_licensed=_flag(values, "license") if _VGPU.search(labels.get("modelName", "")) else None,
         ecc=Ecc(
             volatile_uncorrected=_whole(values, "dbe"),
             remap_pending=_flag(values, "pending"),
@@ -176,6 +256,14 @@ def _device(read: list[Reading]) -> Device:
         mig_enabled=bool(labels.get("GPU_I_ID")) or None,
         pods=last.users,
     )
+
+
+def _recent(read: list[Reading]) -> list[Reading]:
+    """The readings of the last minutes."""
+    last = parse_time(read[-1].taken_at)
+    moments = [(reading, parse_time(reading.taken_at)) for reading in read]
+    found = [reading for reading, at in moments if last and at and (last - at).total_seconds() <= _RECENT_SECONDS]
+    return found or read[-1:]
 
 
 def _xids(read: list[Reading]) -> Iterator[SeenXid]:

@@ -22,7 +22,7 @@ from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.facts.exposition import samples
 from kubectl_llmdoctor.facts.pod import Pod
-from kubectl_llmdoctor.facts.series import Histogram, Increase, Point, Series, Span
+from kubectl_llmdoctor.facts.series import Histogram, Increase, Point, Series, Span, points_of
 from kubectl_llmdoctor.facts.units import parse_time
 from kubectl_llmdoctor.snapshot import Json
 from kubectl_llmdoctor.tree import rows, table
@@ -87,7 +87,7 @@ class Readings:
             name = str(labels.get("__name__"))
             if name not in _wanted():
                 continue
-            points = tuple(_points(row.get("values"), base))[: self._left]
+            points = tuple(points_of(row.get("values"), base))[: self._left]
             self._left -= len(points)
             if points:
                 known = {k: v for k, v in labels.items() if isinstance(v, str)}
@@ -183,25 +183,6 @@ class Readings:
 def readings_of(cluster: Cluster) -> Readings:
     """The series of a snapshot, read once."""
     return cluster.once("readings", lambda: Readings(cluster))
-
-
-def _points(values: Any, base: float) -> Iterator[Point]:
-    """The points of a series in the order of time; what is no number is passed over."""
-    found = []
-    for pair in values if isinstance(values, list) else ():
-        if not isinstance(pair, list) or len(pair) != 2:
-            continue
-        at, value = pair
-        if isinstance(at, str):
-            moment = parse_time(at)
-            at = moment.timestamp() - base if moment else None
-        if _is_number(at) and _is_number(value):
-            found.append((base + at, float(value)))
-    yield from sorted(found)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @cache

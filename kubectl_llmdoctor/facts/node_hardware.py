@@ -37,7 +37,8 @@ _QUOTED = {
     "ecc": ("dbe", "pending", "failed", "retired"),
     "pcie": ("width", "max_width", "gen", "max_gen", "replays", "utilization"),
     "nvlinks": ("crc", "replay", "recovery"),
-    "throttleReasons": ("reasons", "temperature", "utilization"),
+    "throttleReasons": ("reasons", "thermal", "sw_thermal", "hw_thermal", "brake", "temperature", "utilization"),
+    "vgpuLicensed": ("license", "utilization"),
     "xids": ("xid",),
 }
 

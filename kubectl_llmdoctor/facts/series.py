@@ -4,15 +4,36 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 
+from kubectl_llmdoctor.facts.units import parse_time
 from kubectl_llmdoctor.report.document import Evidence
 
 #: A time and a value.
 Point = tuple[float, float]
+
+
+def points_of(values: Any, base: float) -> Iterator[Point]:
+    """The points of a series in the order of time; what is no number is passed over."""
+    found = []
+    for pair in values if isinstance(values, list) else ():
+        if not isinstance(pair, list) or len(pair) != 2:
+            continue
+        at, value = pair
+        if isinstance(at, str):
+            moment = parse_time(at)
+            at = moment.timestamp() - base if moment else None
+        if _is_number(at) and _is_number(value):
+            found.append((base + at, float(value)))
+    yield from sorted(found)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 class Series(msgspec.Struct, frozen=True):

@@ -21,6 +21,8 @@ _SET = "somebody set its clocks so low"
 #: What caps the power of a GPU at full use to no more than this share of its own limit, and its clocks to this share, for so long, is not
 #: that limit: the board or the machine gives no more.
 _FAR_BELOW, _LASTS_SECONDS = 0.7, 600
+#: For how long a vGPU without a licence runs as it should.
+_GRACE_SECONDS = 1200
 _SHORT = "its power is capped far below its own limit"
 #: A GPU of AMD that is part of a processor: it has no fan of its own, and boosts as far as the processor's power limit lets it.
 _INTEGRATED = expression(r"Radeon \d{3,4}[MS]\b")
@@ -38,23 +40,28 @@ def gpu_throttled(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
     half of its clocks or less: `nvidia-smi -ac` or `-lgc` of a measurement that nobody took back, or a limit of power far below
     that of the GPUs beside it (small ones run so at their own limit). A power cap that holds a GPU at full use far below its own limit
     for ten minutes is the machine's: a power supply that failed, a cable, a policy of its management controller. Where neither the agent
-    nor metrics say how the GPUs run, a condition that another program set on the node says it.
+    nor metrics say how the GPUs run, a condition that another program set on the node says it. Where only metrics tell, so does the
+    time for which DCGM counts a GPU as held back: half of what lies between two readings, or more.
+
+    A vGPU whose driver finds no licence runs as it should for 20 minutes, and then at a fraction of its pace.
 
     ## Fix
 
     Look at the air flow, the fans and the inlet temperature, at the power supplies and their cables. Clocks and limits of power that
-    somebody set are taken back with `nvidia-smi -rac`, `-rgc` and `-pl`.
+    somebody set are taken back with `nvidia-smi -rac`, `-rgc` and `-pl`. Give a vGPU its licence: the client configuration token of the
+    licence server in /etc/nvidia/ClientConfigToken of the virtual machine, or the GPU Operator's `driver.licensingConfig`.
 
     ## References
 
     - https://docs.nvidia.com/deploy/nvml-api/group__nvmlClocksEventReasons.html
+    - https://docs.nvidia.com/vgpu/latest/grid-licensing-user-guide/index.html
     """
     found = (
         (device, [*_why(device)] or [*_set(device, hardware)] or [*_short(pod, device)]) for device in hardware.mine
     )
     slow = [(device, why) for device, why in found if why]
     if not slow:
-        yield from _by_others(pod, hardware)
+        yield from _unlicensed(pod, hardware) or _by_others(pod, hardware)
         return
     loaded = any(_works(device) for device, _ in slow)
     now, sure = loaded and hardware.runs, any(_is_fault(why) for _, why in slow)
@@ -149,6 +156,32 @@ def _by_others(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         explains=("head-of-line-blocking", "gateway-timeout", "probe-timeout-under-load", "queue-growing"),
         fix=looked_at(hardware, f"Look at cooling and power of {hardware.node}"),
     )
+
+
+def _unlicensed(pod: Pod, hardware: Hardware) -> list[Finding]:
+    """vGPUs without a licence, which their driver slows down after a while."""
+    bare = [device for device in hardware.mine if device.vgpu_licensed is False]
+    if not bare:
+        return []
+    longest = max((pod.cluster.seconds_since(one.started) or 0 for one in pod.containers if one.running), default=0)
+    now = pod.ready and longest >= _GRACE_SECONDS
+    which = bare[0].title if len(bare) == 1 else f"{len(bare)} vGPUs"
+    then = "holds it back since it has run so for 20 minutes" if now else "holds it back after 20 minutes"
+    return [
+        Finding(
+            role="cause" if now else "risk",
+            confidence="likely",
+            summary=f"The vGPU of this pod on {hardware.node}, {which}, has no licence: its driver {then}, to a fraction of its pace.",
+            evidence=tuple(hardware.evidence(device, "vgpuLicensed", "vgpuLicensed: false") for device in bare),
+            explains=("head-of-line-blocking", "gateway-timeout", "probe-timeout-under-load", "queue-growing"),
+            fix=looked_at(
+                hardware,
+                f"Have {hardware.node} fetch a licence for {which}: the licence server's client_configuration_token.tok in the Secret of "
+                "driver.licensingConfig of the GPU Operator's ClusterPolicy, else in /etc/nvidia/ClientConfigToken of the machine, and a "
+                "licence server that nvidia-gridd reaches",
+            ),
+        )
+    ]
 
 
 def _works(device: Device) -> bool:

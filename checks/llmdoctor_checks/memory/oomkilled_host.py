@@ -221,7 +221,8 @@ def oomkilled_host(
     if metrics is not None and pod.ready:
         yield from _trend(metrics, subject)
     for container in pod.containers if pod.ready else ():
-        yield from _before(pod, container, subject)
+        grown = _growth(metrics) if metrics is not None and metrics.container is container else None
+        yield from _before(pod, container, subject, grown)
         if hardware is not None:
             yield from _nearly(container, hardware, subject)
     if not pod.ready:
@@ -688,31 +689,48 @@ def _of_ollama(pod: Pod, engine: Engine) -> Iterator[Finding]:
     )
 
 
-def _trend(metrics: Metrics, subject: Subject) -> Iterator[Finding]:
+class _Growth(msgspec.Struct, frozen=True):
+    """Memory of a container itself that grows: its course, in how many seconds it is killed, and whether that is little yet."""
+
+    rss: Span
+    left: float
+    little: bool
+
+
+def _growth(metrics: Metrics) -> _Growth | None:
     """Memory that grows towards the limit: what the kernel cannot take back, and no page cache."""
     container, rss, whole = metrics.container, metrics.span("memory_rss"), metrics.span("memory_working_set")
     limit = container.limit("memory") if container else None
-    if container is None or limit is None or rss is None or whole is None or metrics.started is None:
-        return
+    if limit is None or rss is None or whole is None or metrics.started is None:
+        return None
     recent = rss.tail(2 * _GROWING_SECONDS)
     loaded = recent.points[0][0] - metrics.started
     thirds = [recent.third(n) for n in range(3)]
     steady = thirds[0] < thirds[1] < thirds[2]
     if recent.seconds < _GROWING_SECONDS or loaded < _GROWING_SECONDS or not steady or recent.slope <= 0:
-        return
+        return None
     left = (limit - rss.last) / recent.slope
     if rss.last < _NEARLY_FULL * limit or whole.last < rss.last or not 0 < left < _SOON_SECONDS:
-        return
+        return None
     little = thirds[2] - thirds[0] < 0.02 * limit
     if little and not (rss.last >= _NEARLY_THERE * limit and loaded >= _FILLED_SECONDS and _straight(recent)):
-        return  # it breathes
+        return None  # it breathes
+    return _Growth(recent, left, little)
+
+
+def _trend(metrics: Metrics, subject: Subject) -> Iterator[Finding]:
+    container, grown = metrics.container, _growth(metrics)
+    limit = container.limit("memory") if container else None
+    if container is None or limit is None or grown is None:
+        return
+    rss = grown.rss
     yield Finding(
         role="risk",
-        confidence="possible" if little else "likely",
-        summary=f"The memory of {container.name} itself grew by {say_bytes(recent.slope * 3600)} an hour for "
-        f"{say_seconds(recent.seconds)}, to {say_bytes(rss.last)} of its limit of {say_bytes(limit)}; at that pace it is killed in "
-        f"{say_seconds(left)}.",
-        evidence=(recent.evidence(say_bytes), _stated(container)),
+        confidence="possible" if grown.little else "likely",
+        summary=f"The memory of {container.name} itself grew by {say_bytes(rss.slope * 3600)} an hour for "
+        f"{say_seconds(rss.seconds)}, to {say_bytes(rss.last)} of its limit of {say_bytes(limit)}; at that pace it is killed in "
+        f"{say_seconds(grown.left)}.",
+        evidence=(rss.evidence(say_bytes), _stated(container)),
         fixes=tuple(_fixes(container, limit, subject, _GROWS)),
     )
 
@@ -725,7 +743,7 @@ def _straight(span: Span) -> bool:
     return rises and span.tail(span.seconds / 2).slope >= _NO_SLOWER * span.slope
 
 
-def _before(pod: Pod, container: Container, subject: Subject) -> Iterator[Finding]:
+def _before(pod: Pod, container: Container, subject: Subject, grown: _Growth | None) -> Iterator[Finding]:
     """A server that was killed at its limit some time ago, and has not served for as long again since."""
     ended, since, now = container.terminated, container.started, pod.cluster.now
     limit = container.memory_limit
@@ -744,13 +762,20 @@ def _before(pod: Pod, container: Container, subject: Subject) -> Iterator[Findin
         severity="warning",
         summary=f"Container {container.name} was killed at its memory limit of {say_bytes(limit)} {say_seconds(ago)} ago, after "
         f"{say_seconds(served)}; it has run again with the same limit for {say_seconds(again)}"
-        f"{f', and restarted {restarts} times in all' if often else ''}.",
+        f"{f', and restarted {restarts} times in all' if often else ''}"
+        + (
+            f", and holds {say_bytes(grown.rss.last)} that grow by {say_bytes(grown.rss.slope * 3600)} an hour: at that pace it is "
+            f"killed again in {say_seconds(grown.left)}."
+            if grown is not None
+            else "."
+        ),
         evidence=(
             pod_evidence(
                 pod,
                 f"status.containerStatuses[{container.name}].lastState.terminated",
                 f"exitCode: {ended.exit_code}, reason: {ended.reason}",
             ),
+            *((grown.rss.evidence(say_bytes),) if grown is not None else ()),
             _stated(container),
         ),
         fixes=tuple(_fixes(container, limit, subject, _GROWS)),

@@ -32,7 +32,7 @@ from kubectl_llmdoctor.api import (
     setting_evidence,
 )
 from llmdoctor_checks._consequences import CRASHED
-from llmdoctor_checks.multi_gpu import _came_up_without, _computed_again, _lmcache_ranks, _stopped
+from llmdoctor_checks.multi_gpu import _came_up_without, _computed_again, _lmcache_ranks, _slow_transfers, _stopped
 from llmdoctor_checks.multi_gpu._layouts import MISMATCH, other_layout, unlike
 from llmdoctor_checks.scheduling._devices import for_other_hardware
 
@@ -109,6 +109,7 @@ _FAILED_ROOM = expression(r"(?:error for room |bootstrap_room=)(\d{1,20})(?!\d)"
     literals=(
         *(_WAITS, _CAME, _EXPIRED, _LATE, _GIVEN_UP, *_OF_A_ROOM, *_stopped.LITERALS, *_DEAD, _LOST),
         *(MISMATCH, _lmcache_ranks.WAITING, _UNPAIRED, *_came_up_without.LITERALS, *_computed_again.LITERALS),
+        *_slow_transfers.LITERALS,
     ),
 )
 def kv_transfer_failed(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
@@ -134,6 +135,9 @@ def kv_transfer_failed(pod: Pod, subject: Subject, logs: Logs | None) -> Iterato
     SGLang's two sides refuse a request that does not say where they meet for it (a bootstrap room): its own router puts that into each
     request, and a gateway that takes them for servers like any other does not. Of requests to `/v1/messages` and `/v1/responses` SGLang
     itself loses it.
+
+    Where the cache does come, vLLM says every ten seconds how long that took. Over TCP it is a second and more for each request, which
+    RDMA or NVLink does in some hundredths: the first token comes later by as much.
 
     A server may come up without its store of KV caches, or without being found by its peers, which it says once, as it starts.
 
@@ -165,6 +169,9 @@ def kv_transfer_failed(pod: Pod, subject: Subject, logs: Logs | None) -> Iterato
         for server in subject.engines(pod):
             yield from _stopped.stopped(pod, server, logs)
             yield from _lmcache_ranks.unequal(pod, server, logs)
+    if logs is not None:
+        for server in subject.engines(pod):
+            yield from _slow_transfers.slow(pod, server, logs)
     yield from _fetched_late(pod, subject, logs) if logs is not None else ()
     yield from _in_vain(pod, subject, logs) if logs is not None else ()
     yield from _computed_again.computed_again(pod, logs) if logs is not None else ()

@@ -99,8 +99,8 @@ _TIMES, _BEYOND = 2, 2000
 #: Fewer periods (of 0.1 s) say nothing.
 _FEWEST_PERIODS = 100
 
-#: A GPU that is less busy than this while requests wait, waits for something itself.
-_IDLE = 0.5
+#: A GPU that is less busy than this while requests wait, or run in this share of the samples, waits for something itself.
+_IDLE, _ALL_THE_TIME = 0.5, 0.95
 
 
 @check(
@@ -120,7 +120,8 @@ def cpu_starved(
     while GPU utilisation falls.
 
     The kernel counts the periods in which a container had used up its limit (`container_cpu_cfs_throttled_periods_total`).
-    Where that happens often, requests wait, and the GPUs are less than half busy, it is the CPU that they wait for.
+    Where that happens often, requests wait, and the GPUs are less than half busy, it is the CPU that they wait for; so it is where
+    that happens in most periods, and requests run all the time.
 
     Where the node agent runs, it says whether that happens: in how many of the periods of 100 ms the container used up its
     quota, and, by the kernel's pressure figures, in what share of the time one of its tasks waited for a core. The kubelet
@@ -174,6 +175,8 @@ def cpu_starved(
     yield from _too_few_cores(pod, engine)
 
 
+#: From this release on vLLM's worker serves with one thread of PyTorch, whatever the cores of the node (pull request 49919).
+_CLAMPS = "0.28.0"
 #: Engines that compute by PyTorch on a CPU, and the variable that its threads are told by.
 _COUNTS_CORES, _OMP = ("triton", "huggingfaceserver"), "OMP_NUM_THREADS"
 
@@ -328,8 +331,9 @@ def _threads_of_the_node(engine: Engine, limit: int, share: float) -> Fix | None
     container = engine.container
     node = container.pod.cluster.item("Node", "", container.pod.spec.node_name)
     cores = milli(dig(node.raw, "status.capacity.cpu")) if node else None
-    # vLLM limits the threads of several workers itself
+    # vLLM limits the threads of several workers itself, and since _CLAMPS those of a single one
     alone = engine.name == "vllm" and engine.workers == 1 and limit >= _FEW_CORES // 2 and share > _MOSTLY
+    alone = alone and engine.at_least(_CLAMPS) is not True
     counts = alone or (engine.name in _COUNTS_CORES and not container.gpus)
     many = 2 * _CROWDED if alone else _CROWDED
     if not counts or cores is None or cores < many * limit or _OMP in container.env:
@@ -337,6 +341,11 @@ def _threads_of_the_node(engine: Engine, limit: int, share: float) -> Fix | None
     threads = max(math.floor(limit / 1000), 1)
     summary = f"Let it compute with {threads} threads, as many as its limit has cores: OpenMP, by which PyTorch computes, starts one for "
     return fixes.set_env(container, _OMP, str(threads), f"{summary}each of the node's {say_cores(cores)} cores")
+
+
+def _own_threads(engine: Engine, limit: int | None, share: float) -> tuple[Fix, ...]:
+    fix = _threads_of_the_node(engine, limit, share) if limit else None
+    return () if fix is None else (fix,)
 
 
 def _counted(log: Log | None) -> tuple[Line, int] | None:
@@ -362,16 +371,17 @@ def _by_quota(
     container, limit = engine.container, engine.container.limit("cpu")
     quota = f" of {say_cores(limit)} cores" if limit else ""
     throttled = _throttled_over_time(metrics) if metrics else None
-    if metrics and throttled and throttled[0] > _THROTTLED and (idle := _idle_gpu(metrics)) is not None:
+    if metrics and throttled and throttled[0] > _THROTTLED and (idle := _idle_gpu(metrics, throttled[0])) is not None:
         load = load_of(metrics)
         share, evidence = throttled
-        waiting = f" while {load.waiting.last:.0f} requests wait" if load else ""
+        number = (load.waiting if load.queues else load.running) if load else None
+        waiting = f" while {number.last:.0f} requests {'wait' if load and load.queues else 'run'}" if number else ""
         return Finding(
             summary=f"Container {container.name} waited for its CPU quota{quota} in {share:.0%} of periods, and its busiest GPU is "
             f"{idle.mean:.0%} busy{waiting}.",
-            evidence=(evidence, idle.evidence(lambda n: f"{n:.0%}"), *((load.waiting.evidence(),) if load else ())),
+            evidence=(evidence, idle.evidence(lambda n: f"{n:.0%}"), *((number.evidence(),) if number else ())),
             explains=("queue-growing",),
-            fixes=_fixes(container, engine, limit),
+            fixes=(*_own_threads(engine, limit, share), *_fixes(container, engine, limit)),
         )
     throttled = throttled or (_throttling(container, hardware) if hardware else None)
     if throttled is None or throttled[0] <= _THROTTLED:
@@ -386,8 +396,7 @@ def _by_quota(
         if counted and limit and counted[1] * 1000 > limit:
             meanwhile = f"the model is computed there with {counted[1]} threads, each of which waits for all others at every step"
             starves, crowd = (meanwhile, (log_evidence(counted[0]),)), (_fewer_threads(engine, limit),)
-    if limit and not crowd and (own := _threads_of_the_node(engine, limit, share)) is not None:
-        crowd = (own,)
+    crowd = crowd or _own_threads(engine, limit, share)
     works = f", and {starves[0]}" if starves else ""
     return Finding(
         role="cause" if starves else "risk",
@@ -539,11 +548,16 @@ def _throttled_over_time(metrics: Metrics) -> tuple[float, Evidence] | None:
     return min(throttled.amount / periods.amount, 1.0), Evidence(source="metric", ref=metrics.source, text=text)
 
 
-def _idle_gpu(metrics: Metrics) -> Span | None:
-    """The busiest GPU of the pod, where even that one has been idle for long while requests waited."""
+def _idle_gpu(metrics: Metrics, throttled: float) -> Span | None:
+    """The busiest GPU of the pod, where even that one has been idle for long while requests waited.
+
+    Some that ran without a break will do where the container stood still longer than it ran on.
+    """
     load = load_of(metrics)
     spans = [gpu.utilization.tail(SUSTAINED_SECONDS) for gpu in metrics.gpus if gpu.utilization is not None]
-    if load is None or not load.queues or not spans:
+    if load is None or not spans:
+        return None
+    if not load.queues and not (throttled > _MOSTLY and load.recent.running.share(lambda n: n >= 1) >= _ALL_THE_TIME):
         return None
     busiest = max(spans, key=lambda span: span.mean)
     return busiest if busiest.mean < _IDLE and busiest.seconds >= SUSTAINED_SECONDS * 0.9 else None

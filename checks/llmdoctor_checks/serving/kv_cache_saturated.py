@@ -14,7 +14,9 @@ from kubectl_llmdoctor.api import (
     Logs,
     Metrics,
     Pod,
+    Sizing,
     Span,
+    Subject,
     check,
     count_of,
     dig,
@@ -22,6 +24,8 @@ from kubectl_llmdoctor.api import (
     fixes,
     given_shares,
     log_evidence,
+    most_gpus,
+    say_bytes,
     say_seconds,
     seconds_between,
     served_until,
@@ -109,13 +113,17 @@ _CACHE = "KV cache usage: "
 #: vLLM takes 0.9 of a GPU's memory, in releases of late 0.92; who gave it so little left most of it to nobody, or to a neighbour.
 _SMALL_SHARE = 0.45
 
+#: How a model is divided among GPUs, and what else of an engine is.
+_TENSOR = {"vllm": "--tensor-parallel-size", "sglang": "--tp-size"}
+_PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+
 #: So many prompt tokens say how well the prefix cache does.
 _ENOUGH_TOKENS = 100_000
 
 
 @check("kv-cache-saturated", since="0.2", severity="warning", literals=(PREEMPTED, RETRACTED))
 def kv_cache_saturated(
-    pod: Pod, engine: Engine, logs: Logs | None, metrics: Metrics | None
+    pod: Pod, engine: Engine, logs: Logs | None, metrics: Metrics | None, subject: Subject
 ) -> Iterator[Finding | Abstain]:
     """The KV cache is full, and requests wait for room in it.
 
@@ -136,7 +144,9 @@ def kv_cache_saturated(
     ## Fix
 
     Make the cache larger (`--gpu-memory-utilization` as far as it goes, an fp8 cache, more GPUs), shorten what one request
-    may take (`--max-model-len`), or add replicas.
+    may take (`--max-model-len`), or add replicas. Where the weights take more of the only GPU than the cache, and the cache holds less
+    than two requests of full length, a second GPU for the same server (`--tensor-parallel-size 2`) gives it more room than a second
+    replica: the weights are there once.
 
     ## References
 
@@ -147,24 +157,24 @@ def kv_cache_saturated(
         return
     if metrics is not None and stands_still(engine, metrics):
         return
-    load = load_of(metrics)
+    load, sizing = load_of(metrics), subject.sizing(engine)
     if metrics is not None and load is not None and load.cache is not None:
-        found = list(_over_time(pod, engine, metrics, load, load.cache))
+        found = list(_over_time(pod, sizing, metrics, load, load.cache))
         said = since_when(last_load(engine.container, logs), lambda one: one.waiting > 0) if not found else []
         if lasts(said) and works(pod, said) and (none := _none_begun(pod, engine, said)) is not None:
             found = [none]
         yield from found
-    elif logs is not None and (found := list(_by_log(pod, engine, logs))):
+    elif logs is not None and (found := list(_by_log(pod, sizing, logs))):
         yield from found
     elif metrics is not None:
-        yield from _at_once(pod, engine, metrics)
+        yield from _at_once(pod, sizing, metrics)
     elif logs is not None:
         return
     elif pod.exists:
         yield Abstain(reason="no log and no metrics of its load over ten minutes were read")
 
 
-def _over_time(pod: Pod, engine: Engine, metrics: Metrics, load: Load, whole: Span) -> Iterator[Finding]:
+def _over_time(pod: Pod, sizing: Sizing, metrics: Metrics, load: Load, whole: Span) -> Iterator[Finding]:
     full, times = load.full(_FULL_OVER_TIME), _preempted(metrics)
     if not (full or times) or not load.queues or load.drains:
         return
@@ -192,15 +202,15 @@ def _over_time(pod: Pod, engine: Engine, metrics: Metrics, load: Load, whole: Sp
     yield Finding(
         # a full cache with a queue that stays as it is may be what somebody wants: a worker for batches
         confidence="likely" if times or load.grows or spread else "possible",
-        summary=f"The KV cache of {engine.container.name} has been {filled}; "
+        summary=f"The KV cache of {sizing.engine.container.name} has been {filled}; "
         f"{load.waiting.last:.0f} requests wait for room while {load.running.last:.0f} run{lost}.",
         evidence=(*evidence(load), *shown),
         explains=("queue-growing", "gateway-timeout"),
-        fixes=(spread.fix,) if spread else _fixes(pod, engine, more),
+        fixes=(spread.fix,) if spread else _fixes(pod, sizing, more),
     )
 
 
-def _at_once(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
+def _at_once(pod: Pod, sizing: Sizing, metrics: Metrics) -> Iterator[Finding]:
     """One look at the metrics port, or a few close together: full, somebody waits, and it has happened often since the start."""
     waiting, running, cache = metrics.span("waiting"), metrics.span("running"), metrics.cache
     grown = metrics.increase("preemptions")
@@ -213,7 +223,7 @@ def _at_once(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
     beside = f" while {running.last:.0f} run" if running is not None else ""
     yield Finding(
         confidence="possible",
-        summary=f"The KV cache of {engine.container.name} is {cache.last:.0%} full, {waiting.last:.0f} requests wait for room"
+        summary=f"The KV cache of {sizing.engine.container.name} is {cache.last:.0%} full, {waiting.last:.0f} requests wait for room"
         f"{beside}, and running ones were preempted for lack of room, {times} {since}.",
         evidence=(
             cache.evidence(lambda n: f"{n:.0%}"),
@@ -225,7 +235,7 @@ def _at_once(pod: Pod, engine: Engine, metrics: Metrics) -> Iterator[Finding]:
             ),
         ),
         explains=("queue-growing", "gateway-timeout"),
-        fixes=_fixes(pod, engine, ""),
+        fixes=_fixes(pod, sizing, ""),
     )
 
 
@@ -246,10 +256,11 @@ def _preempted(metrics: Metrics) -> int:
     return times if times >= _FEWEST_TIMES else 0
 
 
-def _by_log(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
+def _by_log(pod: Pod, sizing: Sizing, logs: Logs) -> Iterator[Finding]:
     """The engine's own statements: a cache that stays full while requests wait, or that took room from running ones."""
+    engine = sizing.engine
     said = last_load(engine.container, logs)
-    if not said and (found := _preempted_alone(pod, engine, logs)) is not None:
+    if not said and (found := _preempted_alone(pod, sizing, logs)) is not None:
         yield found
         return
     put_back, since = _put_back(engine, logs, said)
@@ -288,7 +299,7 @@ def _by_log(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         evidence=tuple(log_evidence(load.line, _CACHE) for load in {id(one): one for one in (said[0], last)}.values())
         + ((log_evidence(lost[1]),) if lost else ()),
         explains=("queue-growing", "gateway-timeout"),
-        fixes=(engines_fix(pod),) if others else _fixes(pod, engine, ""),
+        fixes=(engines_fix(pod),) if others else _fixes(pod, sizing, ""),
         order=last.line.order,
     )
 
@@ -309,13 +320,14 @@ def _more_than_a_burst(engine: Engine, logs: Logs, said: list[Statement]) -> boo
     return enough and all(load.waiting >= load.running for load in said)
 
 
-def _preempted_alone(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
+def _preempted_alone(pod: Pod, sizing: Sizing, logs: Logs) -> Finding | None:
     """An engine that says nothing of its load (--disable-log-stats, or a log of warnings alone) and counts its preemptions on and on."""
+    engine = sizing.engine
     said = preemptions(engine.container, logs)
     again = [at for at in range(1, len(said)) if said[at][1] < said[at - 1][1]]  # another engine, or a start anew
     said = said[again[-1] :] if again else said
     if len(said) < _FEWEST_TOLD:
-        return _preempted_as_quoted(pod, engine, logs, said)
+        return _preempted_as_quoted(pod, sizing, logs, said)
     (first, before), (last, times) = said[0], said[-1]
     seconds = seconds_between(first, last) or 0
     if times - before < _EACH or seconds < _TOLD_SECONDS or times - before < seconds / 60:
@@ -329,13 +341,14 @@ def _preempted_alone(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         f"{count_of(times - before, 'time')} in {say_seconds(seconds)}, and computes again what they had.",
         evidence=(log_evidence(first), log_evidence(last)),
         explains=("queue-growing", "gateway-timeout"),
-        fixes=_fixes(pod, engine, ""),
+        fixes=_fixes(pod, sizing, ""),
         order=last.order,
     )
 
 
-def _preempted_as_quoted(pod: Pod, engine: Engine, logs: Logs, said: list[tuple[Line, int]]) -> Finding | None:
+def _preempted_as_quoted(pod: Pod, sizing: Sizing, logs: Logs, said: list[tuple[Line, int]]) -> Finding | None:
     """A report that quotes one or two of these warnings, by which it had happened again and again."""
+    engine = sizing.engine
     if not said or said[-1][1] < _EACH or not picked(engine.container, logs):
         return None
     last, times = said[-1]
@@ -348,7 +361,7 @@ def _preempted_as_quoted(pod: Pod, engine: Engine, logs: Logs, said: list[tuple[
         f"{count_of(times, 'time')} since it started, and computes again what they had.",
         evidence=(log_evidence(last),),
         explains=("queue-growing", "gateway-timeout"),
-        fixes=_fixes(pod, engine, ""),
+        fixes=_fixes(pod, sizing, ""),
         order=last.order,
     )
 
@@ -533,12 +546,13 @@ def _none_has_room(pod: Pod, engine: Engine, said: list[Statement]) -> Finding |
     )
 
 
-def _fixes(pod: Pod, engine: Engine, more: str) -> tuple[Fix, ...]:
+def _fixes(pod: Pod, sizing: Sizing, more: str) -> tuple[Fix, ...]:
     """Replicas, or more memory for the cache; by what says how many it takes, else twice as many."""
     need = re.search(r"(\d{1,6}) replicas instead of (\d{1,6}) take it", more)
     times = int(need[1]) / max(int(need[2]), 1) if need else 2
     return (
-        *_larger_share(pod, engine),
+        *_larger_share(pod, sizing.engine),
+        *(_second_gpu(pod, sizing) if times <= 2 else ()),
         more_replicas(pod, times, more.removeprefix("; ") or "each has a cache of its own"),
         fixes.advice(
             f"Give the cache of {fixes.edited(pod)} more memory: kubectl llmdoctor fit says how much it takes"
@@ -563,6 +577,34 @@ def _larger_share(pod: Pod, engine: Engine) -> Iterator[Fix]:
             f"Raise --gpu-memory-utilization from {share.value} to {twice}: all that is added is cache, as far as nothing else takes the "
             "rest of the memory",
         )
+
+
+def _second_gpu(pod: Pod, sizing: Sizing) -> Iterator[Fix]:
+    """The same server on two GPUs, where its cache is less than its weights on one, and holds less than two requests of full length.
+
+    A second replica takes a GPU as well, and most of it for the same weights once more: two caches, of which none holds a second long
+    request either. Of latent attention, and of a single KV head, each GPU has the whole cache.
+    """
+    engine, measured, length = sizing.engine, sizing.printed.measured, sizing.engine.value("max_model_len")
+    flag, gpu = _TENSOR.get(engine.name), sizing.accelerator.gpu if sizing.accelerator else None
+    weights = measured.weights.low if measured.weights else 0
+    cache = measured.cache.low if measured.cache else gpu.memory - weights if gpu else None
+    if not flag or cache is None or not measured.tokens or not isinstance(length, int) or len(engines_in(pod)) != 1:
+        return
+    if not length <= measured.tokens < 2 * length or not 0 < cache <= weights:
+        return
+    alone = engine.container.gpus == 1 and all(engine.value(name) in (None, 1) for name in _PARALLEL)
+    kept = sizing.model[0].caches or () if sizing.model else ()
+    whole = any(one.kind == "latent" or (one.kind != "state" and one.heads < 2) for one in kept)
+    if not alone or whole or _shares_its_gpu(pod, engine) or most_gpus(engine.container) < 2 or sizing.splits(2) != 2:
+        return
+    yield fixes.set_flags(
+        engine,
+        [("tensor_parallel_size", flag, "2")],
+        f"Give {engine.container.name} 2 GPUs instead of 1 ({flag} 2): beside {say_bytes(weights)} of weights its cache holds "
+        f"{measured.tokens} tokens, {measured.tokens / length:.1f} requests of full length, and then at least three times as many",
+        gpus="2",
+    )
 
 
 def _shares_its_gpu(pod: Pod, engine: Engine) -> bool:

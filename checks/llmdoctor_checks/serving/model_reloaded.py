@@ -21,6 +21,7 @@ from kubectl_llmdoctor.api import (
     duration,
     fixes,
     log_evidence,
+    releases,
     say_seconds,
     seconds_between,
 )
@@ -33,6 +34,14 @@ _LOADED = r"\btime=(\d{4}-\d\d-\d\dT[0-2]\d:[0-5]\d:[0-5]\d)\S* .*llama runner s
 #: Why a model was dropped that was still to be kept: another needs its memory, or may not stand beside it. Ollama's `llm/server.go`,
 #: and `server/sched.go` at the debug level.
 _EVICTED = ("evicting a model to make space", "waiting for pending requests to complete and unload to occur")
+
+#: How 0.12.11 and 0.13.0 say it where not all layers fit on GPUs, which they judged of machines without one, too: none ever did there, so
+#: that each load put out what was loaded. Since 0.13.1 it says "more gpu memory", and only where there is one (pull request 13242).
+_NO_LAYER, _MENDED = (
+    'requires more memory than is currently available, evicting a model to make space" "loaded layers"=0',
+    "0.13.1",
+)
+_LISTS = 'msg="inference compute"'
 
 #: With which context a model is loaded: of the runner's arguments up to 0.11, and of what it is asked for since (`llm/server.go`).
 #: It is the length that a request wants, times the requests that are answered at once.
@@ -90,6 +99,8 @@ def model_reloaded(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Fi
     context length (`num_ctx`, which some clients compute for each prompt), when a second model does not fit beside it or
     `OLLAMA_MAX_LOADED_MODELS` forbids that, and when a client asks to drop it (`keep_alive: 0`). Clients that take turns with
     two models then wait for a load each time, which is many times as long as the answer takes.
+
+    Without a GPU two releases, 0.12.11 and 0.13.0, put out what is loaded at every load.
 
     A model that is loaded since nobody has asked for minutes is no fault, and not counted, unless Ollama says that it dropped one
     to make space for another, or loads one again within the five minutes for which it keeps it, with another context or after another
@@ -184,24 +195,40 @@ def _of_ollama(engine: Engine, logs: Logs) -> Iterator[Finding]:
     wanted = [load for load in loads if load.contexts is not None]
     turns = sum(load.turn or load.evicted is not None for load in loads)
     how = "in the place of another" if turns == len(loads) else f"within {_SOON_SECONDS} s of a request"
+    for_nothing = _put_out_for_nothing(engine, log, pushed)
     if len(wanted) > len(loads) / 2:
         how = f"with another context length each time ({_lengths(wanted)})"
     yield Finding(
         summary=f"{engine.at} loaded a model {len(loads)} times {how}, for "
-        f"its last {len(requests)} requests: {say_seconds(cost)} of the {say_seconds(took)} that they took.",
+        f"its last {len(requests)} requests: {say_seconds(cost)} of the {say_seconds(took)} that they took"
+        f"{'; without a GPU this release puts out what is loaded at every load, whatever is free' if for_nothing else ''}.",
         evidence=(
             *(log_evidence(load.evicted) for load in pushed[-1:] if load.evicted),
             *(log_evidence(load.asked) for load in wanted[-2:] if load.asked),
             *(log_evidence(load.line) for load in (*loads[:1], *loads[-1:])),
         ),
         fixes=(
-            *_kept_loaded(engine, wanted if len(wanted) > len(loads) / 2 else [], evicted=bool(pushed), turns=turns),
+            *_kept_loaded(
+                engine,
+                wanted if len(wanted) > len(loads) / 2 else [],
+                evicted=bool(pushed),
+                turns=turns,
+                for_nothing=for_nothing,
+            ),
         ),
         order=loads[-1].line.order,
     )
 
 
-def _kept_loaded(engine: Engine, wanted: list[Load], *, evicted: bool, turns: int) -> Iterator[Fix]:
+def _put_out_for_nothing(engine: Engine, log: Log, pushed: list[Load]) -> bool:
+    """Whether these releases put out a model since there is no GPU, on which the next one can never lie whole."""
+    listed = list(log.find(_LISTS))
+    without = all("library=cpu" in line.text for line in listed) if listed else not engine.container.accelerators
+    told = all(load.evicted is not None and _NO_LAYER in load.evicted.text for load in pushed)
+    return bool(pushed) and told and without and engine.at_least(_MENDED) is not True
+
+
+def _kept_loaded(engine: Engine, wanted: list[Load], *, evicted: bool, turns: int, for_nothing: bool) -> Iterator[Fix]:
     """What keeps a model loaded, by why it went: another context, another model, or its time."""
     where = fixes.edited(engine.container.pod)
     if wanted:
@@ -210,6 +237,9 @@ def _kept_loaded(engine: Engine, wanted: list[Load], *, evicted: bool, turns: in
             f"Have all clients of {where} ask for one context length: num_ctx {longest}, the largest of theirs"
         )
     elif evicted or turns:
+        if for_nothing:
+            yield releases.released(engine, _MENDED, exact=True)
+            return
         limit = engine.container.env.get("OLLAMA_MAX_LOADED_MODELS")
         if limit is not None and limit.value == "1":
             yield fixes.set_env(
@@ -219,9 +249,11 @@ def _kept_loaded(engine: Engine, wanted: list[Load], *, evicted: bool, turns: in
                 "Let two models be loaded at once, if the GPU holds both",
             )
         yield fixes.advice(f"Serve each of the models that take turns from a Deployment of its own, beside {where}")
-    yield fixes.set_env(
-        engine.container, "OLLAMA_KEEP_ALIVE", "-1", "Keep a model once it is loaded: OLLAMA_KEEP_ALIVE=-1"
-    )
+    # one that has to make room for another goes however long it was to be kept
+    if not evicted and _kept(engine) < math.inf:
+        yield fixes.set_env(
+            engine.container, "OLLAMA_KEEP_ALIVE", "-1", "Keep a model once it is loaded: OLLAMA_KEEP_ALIVE=-1"
+        )
 
 
 def _kept(engine: Engine) -> float:

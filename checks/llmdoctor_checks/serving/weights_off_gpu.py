@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import msgspec
 
 from kubectl_llmdoctor.api import (
+    GIB,
     Engine,
     Finding,
     Fix,
@@ -13,6 +14,7 @@ from kubectl_llmdoctor.api import (
     Log,
     Logs,
     Pod,
+    Sizing,
     Subject,
     check,
     expression,
@@ -25,7 +27,7 @@ from kubectl_llmdoctor.api import (
     say_seconds,
     setting_evidence,
 )
-from llmdoctor_checks._load import last_load
+from llmdoctor_checks._load import Load, last_load
 from llmdoctor_checks._offloaded import BUFFER, OFFLOADED, last_offloaded, on_the_cpu
 from llmdoctor_checks._ollama import SKIPPED, wrong_library
 from llmdoctor_checks.serving._answers import Answer, answered
@@ -86,6 +88,15 @@ _RUNNERS, _CPU_ALONE = "Dynamic LLM libraries", r"runners=\"?\[cpu(?:_\w+)?(?: c
 #: Weights up to this share of the GPUs' memory leave room for a cache.
 _FITS = 0.75
 
+#: What SGLang allocates for the cache of each GPU (`mem_cache/memory_pool.py`), of models with latent attention as one size; and how
+#: much of what would be left of it may be in use.
+_ALLOCATED = "KV Cache is allocated"
+_POOL = (
+    r"KV Cache is allocated\..{0,120}?"
+    r"(?:\bK size: (\d{1,6}(?:\.\d+)?) GB, V size: (\d{1,6}(?:\.\d+)?) GB|\bKV size: (\d{1,6}(?:\.\d+)?) GB)"
+)
+_FULL = 0.8
+
 #: Fewer tokens in a second are no pace of a GPU that has the weights, where so few requests run, none waits, and no prompts are read.
 _SLOW, _FEW_REQUESTS, _STATEMENTS = 8, 4, 5
 
@@ -94,7 +105,7 @@ _SLOW, _FEW_REQUESTS, _STATEMENTS = 8, 4, 5
     "weights-off-gpu",
     since="0.3",
     severity="warning",
-    literals=("layers to GPU", *_SPLITS, "[GIN] ", _STARTS, BUFFER, _RUNNERS, SKIPPED, *_DEVICE_TEXTS),
+    literals=("layers to GPU", *_SPLITS, "[GIN] ", _STARTS, BUFFER, _RUNNERS, SKIPPED, _ALLOCATED, *_DEVICE_TEXTS),
 )
 def weights_off_gpu(pod: Pod, engine: Engine, logs: Logs | None, subject: Subject) -> Iterator[Finding]:
     """A part of the model's weights does not lie on the GPU.
@@ -110,8 +121,10 @@ def weights_off_gpu(pod: Pod, engine: Engine, logs: Logs | None, subject: Subjec
     layers is on the GPU).
 
     vLLM and SGLang with `--cpu-offload-gb` keep that many GiB of weights in host memory and fetch them over PCIe for every
-    step. It makes a model run that does not fit; on one that fits it only costs. It is the cause where the few requests that run in vLLM
-    get less than eight tokens a second each, all the time, while it reads no prompts.
+    step. It makes a model run that does not fit; on one that fits it only costs: an option that was left over from fewer or smaller
+    GPUs. That it fits is known by the model's size, or by what the engine says it has left for the KV cache: twice as much or more, of
+    which half is never used. It is the cause where the few requests that run in vLLM, or however many where it fits, get less than
+    eight tokens a second each, all the time, while it reads no prompts.
 
     ## Fix
 
@@ -131,7 +144,7 @@ def weights_off_gpu(pod: Pod, engine: Engine, logs: Logs | None, subject: Subjec
     elif (
         engine.name in ("vllm", "sglang")
         and not pod.failing
-        and (found := _fetched_slowly(pod, engine, logs) or _offload(engine, subject))
+        and (found := _fetched_slowly(pod, engine, logs) or _offload(pod, engine, subject, logs))
     ):
         yield found
 
@@ -337,16 +350,12 @@ def _fetched_slowly(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | No
     if setting is None or not isinstance(setting.value, int | float) or setting.value <= 0 or logs is None:
         return None
     said = last_load(engine.container, logs) if pod.ready else []
-    if not all(0 < one.running <= _FEW_REQUESTS and not one.waiting for one in said):
-        return None
-    # SGLang counts the pauses between two requests in, and who reads prompts all the time generates little
-    alone = [one for one in said if one.read is not None and one.read < _SLOW * one.running]
-    paces = [one.made / one.running for one in alone if one.made]
-    if len(paces) < max(_STATEMENTS, len(alone)) or max(paces) >= _SLOW:
+    pace = _each_gets(said) if all(one.running <= _FEW_REQUESTS for one in said) else None
+    if pace is None:
         return None
     return Finding(
         summary=f"{setting.text} keeps up to {setting.value:g} GiB of weights for each GPU in host memory and fetches them for every step: "
-        f"a request gets {max(paces):.1f} tokens a second at most.",
+        f"a request gets {pace:.1f} tokens a second at most.",
         evidence=(setting_evidence(engine.container, setting), log_evidence(said[-1].line)),
         fix=fixes.advice(
             f"Keep all weights on the GPUs (no {setting.text.partition('=')[0]}), with a shorter context, a stronger quantization or "
@@ -356,19 +365,65 @@ def _fetched_slowly(pod: Pod, engine: Engine, logs: Logs | None) -> Finding | No
     )
 
 
-def _offload(engine: Engine, subject: Subject) -> Finding | None:
-    """Weights kept in host memory although the GPUs would hold all of them."""
+def _offload(pod: Pod, engine: Engine, subject: Subject, logs: Logs | None) -> Finding | None:
+    """Weights kept in host memory although the GPUs would hold all of them: by the model's size, or by what is free beside the rest."""
     setting, sizing, workers = engine.explicit("cpu_offload_gb"), subject.sizing(engine), engine.workers
-    gpu = sizing.accelerator.gpu if sizing.accelerator and sizing.accelerator.shared <= 1 else None
     if setting is None or not isinstance(setting.value, int | float) or setting.value <= 0 or not workers:
         return None
+    kept = f"{setting.text} keeps up to {setting.value:g} GiB of weights for each GPU in host memory and fetches them for every step"
+    fix = fixes.set_flag(engine, "cpu_offload_gb", "--cpu-offload-gb", "0", "Keep all weights on the GPUs")
+    said = last_load(engine.container, logs)
+    if (room := _free_beside(engine, sizing, logs, setting.value * GIB, said)) is not None:
+        free, line = room
+        pace = _each_gets(said) if pod.ready and said else None
+        return Finding(
+            role="risk" if pace is None else "cause",
+            confidence="likely",
+            summary=f"{kept}, although {say_bytes(free)} of each are left for the KV cache"
+            f"{'' if pace is None else f', and a request gets {pace:.1f} tokens a second at most'}.",
+            evidence=(
+                setting_evidence(engine.container, setting),
+                log_evidence(line),
+                *(log_evidence(one.line) for one in said[-1:] if pace is not None),
+            ),
+            explains=("queue-growing",),
+            fix=fix,
+            order=line.order,
+        )
+    gpu = sizing.accelerator.gpu if sizing.accelerator and sizing.accelerator.shared <= 1 else None
     weights = sizing.file_bytes
     if not weights or gpu is None or not gpu.memory or weights > _FITS * gpu.memory * workers:
         return None
     return Finding(
         role="risk",
-        summary=f"{setting.text} keeps up to {setting.value:g} GiB of weights for each GPU in host memory and fetches them for every step, "
-        f"although the {say_bytes(weights)} of weights fit into {workers} x {say_bytes(gpu.memory)} of {gpu.name}.",
+        summary=f"{kept}, although the {say_bytes(weights)} of weights fit into {workers} x {say_bytes(gpu.memory)} of {gpu.name}.",
         evidence=(setting_evidence(engine.container, setting),),
-        fix=fixes.set_flag(engine, "cpu_offload_gb", "--cpu-offload-gb", "0", "Keep all weights on the GPUs"),
+        fix=fix,
     )
+
+
+def _free_beside(
+    engine: Engine, sizing: Sizing, logs: Logs | None, kept: float, said: list[Load]
+) -> tuple[int, Line] | None:
+    """What each GPU has left for the cache, by the engine, where the weights would leave it half of that and all that it is used for."""
+    found: tuple[int, Line] | None = None
+    cache, line = sizing.printed.measured.cache, sizing.printed.lines.get("cache")
+    if cache is not None and line is not None and engine.name == "vllm":
+        found = int(cache.low), line
+    log = engine.container.own_log(logs) if engine.name == "sglang" else None
+    for one, sizes in log.matching(_POOL, _ALLOCATED) if log else ():
+        found = int(sum(float(size) for size in sizes.groups() if size) * GIB), one
+    if found is None or found[0] < 2 * kept:
+        return None
+    used = max((one.cache for one in said), default=0)
+    return found if used * found[0] <= _FULL * (found[0] - kept) else None
+
+
+def _each_gets(said: list[Load]) -> float | None:
+    """The tokens a second of a request at most, where that is no pace of a GPU and nothing else takes the time."""
+    if not all(one.running and not one.waiting for one in said):
+        return None
+    # SGLang counts the pauses between two requests in, and who reads prompts all the time generates little
+    alone = [one for one in said if one.read is not None and one.read < _SLOW * one.running]
+    paces = [one.made / one.running for one in alone if one.made]
+    return max(paces) if len(paces) >= max(_STATEMENTS, len(alone)) and max(paces) < _SLOW else None

@@ -15,6 +15,8 @@ from kubectl_llmdoctor.api import (
     Sizing,
     check,
     dig,
+    event_evidence,
+    events_of,
     expression,
     file_bytes_of,
     fixes,
@@ -43,6 +45,12 @@ from llmdoctor_checks.start._storage import (
 _CRITICAL = 2_000_000_000
 #: What it has not evicted for so long it found no reason to: it ends a pod every few seconds.
 _EVICTED_SECONDS = 3600
+#: What the kubelet says when its images take too much and none is unused (pkg/kubelet/images/image_gc_manager.go), now and in older
+#: releases; it looks every five minutes, and an event is told again later each time.
+_NOTHING_TO_FREE, _COLLECTED_SECONDS = ("FreeDiskSpaceFailed", "ImageGCFailed"), 900
+_WANTED = expression(
+    r"ailed to garbage collect required amount of images\. (?:Attempted to free|Wanted to free) (?P<bytes>\d{1,15})(?: bytes)?, but "
+)
 #: Where LMCache keeps what does not fit into memory, and how many gigabytes each worker may (lmcache/v1/config.py).
 _LM_PLACE, _LM_SIZE, _GB = "LMCACHE_LOCAL_DISK", "LMCACHE_MAX_LOCAL_DISK_SIZE", 10**9
 #: The kubelet's word on the container that had most of the node's disk (pkg/kubelet/eviction).
@@ -70,7 +78,8 @@ def disk_full(
     many nodes may mount is not judged: file shares seldom keep to the size that was asked for.
 
     A pod that runs is the next to go where its node has the condition DiskPressure: the kubelet has found less room than it keeps
-    free, and evicts pods until there is enough, first those that use more local disk than they request.
+    free, and evicts pods until there is enough, first those that use more local disk than they request. That is near where the kubelet
+    says that its images take too much of their disk, and finds none that is unused.
 
     "No space left on device" for /dev/shm, NCCL or torch files is not about a disk: see shm-too-small.
 
@@ -125,9 +134,10 @@ def disk_full(
 def _under_pressure(pod: Pod, node: Node) -> Iterator[Finding]:
     """A pod that still runs on a node whose kubelet evicts some, since its disk is nearly full."""
     condition = node.condition("DiskPressure", "True")
-    if condition is None or not node.ready:
+    if not node.ready or pod.status.phase != "Running" or (pod.spec.priority or 0) >= _CRITICAL:
         return
-    if pod.status.phase != "Running" or (pod.spec.priority or 0) >= _CRITICAL:
+    if condition is None:
+        yield from _near_pressure(pod, node)
         return
     asked = requests_of(pod.obj, placed=True).get("ephemeral-storage", 0)
     lasted = max(pod.cluster.seconds_since(condition.last_transition_time) or 0.0, 0.0)
@@ -142,6 +152,37 @@ def _under_pressure(pod: Pod, node: Node) -> Iterator[Finding]:
         fix=fixes.platform(
             f"Free or enlarge the disk of node {node.name}: unused images, logs, what pods left in hostPath; put model caches on "
             "volumes, and request ephemeral-storage for what stays",
+            f"kubectl describe node {node.name}",
+        ),
+    )
+
+
+def _near_pressure(pod: Pod, node: Node) -> Iterator[Finding]:
+    """A node whose kubelet finds its disk too full, and no image that it could delete: what comes next is that it evicts pods."""
+    now = pod.cluster.now
+    said = [
+        event
+        for event in events_of(pod.cluster).about([("Node", node.name)])
+        if event.reason in _NOTHING_TO_FREE and (_WANTED.search(event.message) is not None)
+    ]
+    event = max(said, key=lambda one: (one.last is not None, one.last or now), default=None)
+    if event is None or event.last is None or now is None or (now - event.last).total_seconds() > _COLLECTED_SECONDS:
+        return
+    since = min(one.first or event.last for one in said)
+    lasted = (now - since).total_seconds()
+    wanted = _WANTED.search(event.message)
+    amount = say_bytes(int(wanted["bytes"])) if wanted else "room"
+    yield Finding(
+        role="risk",
+        severity="warning",
+        confidence="likely" if lasted >= _COLLECTED_SECONDS else "possible",
+        summary=f"The disk for images of node {node.name} is fuller than its kubelet allows, which finds too few unused images for the "
+        f"{amount} that it has to free{f', for {say_seconds(lasted)}' if lasted >= _COLLECTED_SECONDS else ''}: with less than 15% left "
+        "it evicts pods, first those that use more local disk than they request.",
+        evidence=(event_evidence(event, pod.cluster),),
+        fix=fixes.platform(
+            f"Free or enlarge the disk of node {node.name} on which containerd keeps images (/var/lib/containerd): {amount} at the least, "
+            "of logs, of what pods write to their own file systems and emptyDirs, or of large images that pods there no longer need",
             f"kubectl describe node {node.name}",
         ),
     )

@@ -1,0 +1,111 @@
+"""KV caches that come from prefill to decode at the pace of TCP.
+
+Sources: vLLM `kv_connector/v1/metrics.py` (every ten seconds with a transfer in them), `nixl/stats.py` and `mooncake/stats.py`: of several
+ranks each transfer counts by itself, and the throughput is that of a rank.
+"""
+
+from collections.abc import Iterator
+from statistics import median
+
+import msgspec
+
+from kubectl_llmdoctor.api import (
+    Container,
+    Engine,
+    Finding,
+    Fix,
+    Line,
+    Logs,
+    Pod,
+    expression,
+    fixes,
+    log_evidence,
+    pod_evidence,
+    written_ago,
+)
+from llmdoctor_checks.multi_gpu._network import rdma_device
+
+_STATED = "KV Transfer metrics: Num successful transfers="
+_NUMBER = r"\d{1,9}(?:\.\d{1,9})?"
+_SAID = expression(
+    rf"KV Transfer metrics: Num successful transfers=(?P<count>\d{{1,9}}), .{{0,60}}?Avg xfer time \(ms\)=(?P<ms>{_NUMBER}), "
+    rf".{{0,120}}?Avg MB per transfer=(?P<size>{_NUMBER}), Throughput \(MB/s\)=(?P<pace>{_NUMBER})"
+)
+#: All that is looked for here.
+LITERALS = (_STATED,)
+
+#: The last statements, and the fewest of them and of transfers in them that say how it is: the first ones set up connections.
+_LATEST, _FEWEST, _TRANSFERS = 12, 5, 10
+#: One rank's transfer over RDMA or NVLink is many times as fast; who waits for longer notices it, and a second is a lot.
+_MB_A_SECOND, _NOTICED_MS, _LONG_MS = 1000.0, 500.0, 1000.0
+#: What was said longer ago is over.
+_LATELY = 3600
+
+_TRANSPORTS = "UCX_TLS"
+#: Transports of UCX that are RDMA, by name or as a group.
+_FAST = ("rc", "dc", "ud", "ib", "all", "cuda_ipc", "gdr", "efa", "srd")
+
+
+class _Statement(msgspec.Struct, frozen=True):
+    line: Line
+    count: int
+    milliseconds: float
+    megabytes: float
+    pace: float
+
+
+def slow(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
+    """A vLLM whose every KV cache from the other side takes long, at a pace that no RDMA network has."""
+    container = engine.container
+    log = logs.current(container.name)
+    if engine.name != "vllm" or log is None or not (pod.ready or pod.log_only):
+        return
+    said = [
+        _Statement(line, int(x["count"]), float(x["ms"]), float(x["size"]), float(x["pace"]))
+        for line, x in log.matching(_SAID, _STATED, most=2000)
+        if int(x["count"])
+    ][-_LATEST:]
+    if len(said) < _FEWEST or sum(one.count for one in said) < _TRANSFERS:
+        return
+    if not all(one.pace < _MB_A_SECOND and one.milliseconds >= _NOTICED_MS for one in said):
+        return
+    last = said[-1]
+    if (written_ago(last.line, pod.cluster.now) or 0) > _LATELY:
+        return
+    took, pace = median(one.milliseconds for one in said), median(one.pace for one in said)
+    named = container.env.get(_TRANSPORTS)
+    yield Finding(
+        role="cause" if took >= _LONG_MS else "risk",
+        severity="warning",
+        confidence="likely",
+        summary=f"Each KV cache that {container.name} fetches takes {took / 1000:.1f} s ({median(one.megabytes for one in said):.0f} MB at "
+        f"{pace:.0f} MB/s), for which its request waits: that is the pace of TCP, not of RDMA or NVLink.",
+        evidence=(
+            log_evidence(last.line),
+            *((pod_evidence(container, f"env[{_TRANSPORTS}]", f"{_TRANSPORTS}={named.value}"),) if named else ()),
+        ),
+        explains=("queue-growing", "gateway-timeout"),
+        fixes=tuple(_fixes(pod, container)),
+        order=last.line.order,
+    )
+
+
+def _fixes(pod: Pod, container: Container) -> Iterator[Fix]:
+    named = container.env.get(_TRANSPORTS)
+    words = (named.value or "").lower() if named else ""
+    if words and not words.startswith("^") and not any(name in words.replace(",", " ").split() for name in _FAST):
+        yield fixes.remove_env(
+            container,
+            _TRANSPORTS,
+            f"Let UCX take what is there: {_TRANSPORTS}={words} leaves it no RDMA and no NVLink; on both sides",
+        )
+    elif not rdma_device(pod) and (
+        asked := fixes.request_rdma(container, "Give {container} the RDMA devices of its nodes ({rdma}), on both sides")
+    ):
+        yield asked
+    else:
+        yield fixes.advice(
+            "Have UCX go over RDMA between nodes: the devices in both pods (a resource of the nodes, IPC_LOCK), UCX_NET_DEVICES naming "
+            f"the right ones, UCX_TLS naming them or not set, in {fixes.edited(pod)}; without RDMA on one node, NixlPushConnector in "
+            "place of NixlConnector, where this release has it, for UCX reads over NVLink only when it sends"
+        )
