@@ -208,11 +208,11 @@ def oomkilled_host(
                 _of_ollama(pod, server) if server.name == "ollama" else _risk(pod, server, subject.sizing(server))
             )
     if metrics is not None and pod.ready:
-        yield from _trend(metrics, subject)
+        yield from _trend(metrics, subject, logs)
     for container in pod.containers if pod.ready else ():
-        yield from _before(pod, container, subject)
+        yield from _before(pod, container, subject, logs)
         if hardware is not None:
-            yield from _nearly(container, hardware, subject)
+            yield from _nearly(container, hardware, subject, logs)
     if not pod.ready:
         found = [*_survived(pod, hardware, subject)] if hardware is not None else []
         found = found or [*_runs_without(pod, logs, subject, events)]
@@ -639,7 +639,7 @@ def _of_ollama(pod: Pod, engine: Engine) -> Iterator[Finding]:
     )
 
 
-def _trend(metrics: Metrics, subject: Subject) -> Iterator[Finding]:
+def _trend(metrics: Metrics, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """Memory that grows towards the limit: what the kernel cannot take back, and no page cache."""
     container, rss, whole = metrics.container, metrics.span("memory_rss"), metrics.span("memory_working_set")
     limit = container.limit("memory") if container else None
@@ -657,14 +657,15 @@ def _trend(metrics: Metrics, subject: Subject) -> Iterator[Finding]:
     little = thirds[2] - thirds[0] < 0.02 * limit
     if little and not (rss.last >= _NEARLY_THERE * limit and loaded >= _FILLED_SECONDS and _straight(recent)):
         return  # it breathes
+    kept = [*_kept(container, limit, logs, subject)]
     yield Finding(
         role="risk",
         confidence="possible" if little else "likely",
         summary=f"The memory of {container.name} itself grew by {say_bytes(recent.slope * 3600)} an hour for "
         f"{say_seconds(recent.seconds)}, to {say_bytes(rss.last)} of its limit of {say_bytes(limit)}; at that pace it is killed in "
-        f"{say_seconds(left)}.",
-        evidence=(recent.evidence(say_bytes), _stated(container)),
-        fixes=tuple(_fixes(container, limit, subject, _GROWS)),
+        f"{say_seconds(left)}." + "".join(x.text for x in kept),
+        evidence=(recent.evidence(say_bytes), _stated(container), *(x.evidence for x in kept)),
+        fixes=(*(x.fix for x in kept), *_fixes(container, limit, subject, "" if kept else _GROWS)),
     )
 
 
@@ -676,7 +677,7 @@ def _straight(span: Span) -> bool:
     return rises and span.tail(span.seconds / 2).slope >= _NO_SLOWER * span.slope
 
 
-def _before(pod: Pod, container: Container, subject: Subject) -> Iterator[Finding]:
+def _before(pod: Pod, container: Container, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """A server that was killed at its limit some time ago, and has not served for as long again since."""
     ended, since, now = container.terminated, container.started, pod.cluster.now
     limit = container.memory_limit
@@ -690,12 +691,13 @@ def _before(pod: Pod, container: Container, subject: Subject) -> Iterator[Findin
         return  # it was killed while it started, or has come further since
     restarts, made = container.status.restart_count, parse_time(pod.obj.metadata.creation_timestamp)
     often = restarts >= _OFTEN and made is not None and (now - made).total_seconds() / restarts <= _LONG_SURE * served
+    kept = [*_kept(container, limit, logs, subject)]
     yield Finding(
         role="cause" if often else "risk",
         severity="warning",
         summary=f"Container {container.name} was killed at its memory limit of {say_bytes(limit)} {say_seconds(ago)} ago, after "
         f"{say_seconds(served)}; it has run again with the same limit for {say_seconds(again)}"
-        f"{f', and restarted {restarts} times in all' if often else ''}.",
+        f"{f', and restarted {restarts} times in all' if often else ''}." + "".join(x.text for x in kept),
         evidence=(
             pod_evidence(
                 pod,
@@ -703,12 +705,22 @@ def _before(pod: Pod, container: Container, subject: Subject) -> Iterator[Findin
                 f"exitCode: {ended.exit_code}, reason: {ended.reason}",
             ),
             _stated(container),
+            *(x.evidence for x in kept),
         ),
-        fixes=tuple(_fixes(container, limit, subject, _GROWS)),
+        fixes=(*(x.fix for x in kept), *_fixes(container, limit, subject, "" if kept else _GROWS)),
     )
 
 
-def _nearly(container: Container, hardware: Hardware, subject: Subject) -> Iterator[Finding]:
+def _kept(container: Container, limit: int, logs: Logs | None, subject: Subject) -> Iterator[Greed]:
+    """What a server that runs keeps of earlier prompts, by its settings or by the newest log that tells of it."""
+    of_each = container.own_logs(logs) if logs is not None else []
+    for log in [*reversed(of_each), None]:
+        if (found := prompt_cache(subject.engine_of(container), limit, log)) is not None:
+            yield found
+            return
+
+
+def _nearly(container: Container, hardware: Hardware, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """Memory that nobody can take back, up to the limit: what the processes hold, without the page cache."""
     use, limit = hardware.use_of(container), container.limit("memory")
     if use is None or limit is None or use.memory.anon_bytes is None:
@@ -716,18 +728,20 @@ def _nearly(container: Container, hardware: Hardware, subject: Subject) -> Itera
     own, files = use.memory.anon_bytes, use.memory.shmem_bytes or 0
     if own + files < _FULL * limit or files > own:
         return  # oomkilled-shm speaks of memory-backed files
+    kept = [*_kept(container, limit, logs, subject)]
     shared = f" and {say_bytes(files)} in memory-backed files" if files else ""
     yield Finding(
         role="risk",
         summary=f"The processes of {container.name} hold {say_bytes(own)}{shared} of its memory limit of {say_bytes(limit)}; the kernel "
-        "can take none of it back, and kills at the limit.",
+        "can take none of it back, and kills at the limit." + "".join(x.text for x in kept),
         evidence=(
             hardware.use_evidence(
                 use, "memory", f"anonBytes: {own}, shmemBytes: {files}, maxBytes: {use.memory.max_bytes}"
             ),
             _stated(container),
+            *(x.evidence for x in kept),
         ),
-        fixes=tuple(_fixes(container, limit, subject, _GROWS)),
+        fixes=(*(x.fix for x in kept), *_fixes(container, limit, subject, "" if kept else _GROWS)),
     )
 
 
