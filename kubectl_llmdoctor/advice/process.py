@@ -56,6 +56,23 @@ _BITSANDBYTES_BY_ITSELF = "0.8.4"
 #: By which a start script changes the packages of its image.
 _PIP_INSTALL = expression(r"\bpip3?[ \t][^\n;&|]{0,200}\binstall\b")
 
+#: What pip took away when a start installed another release of it, and its words behind which a value follows.
+_REPLACED = expression(r"Found existing installation: (?P<name>[\w.-]{1,80}) (?P<release>\d[\w.+!-]{0,40})\s*$")
+_WITH_A_VALUE = (
+    "-i",
+    "-r",
+    "-c",
+    "-t",
+    "-f",
+    "--index-url",
+    "--extra-index-url",
+    "--find-links",
+    "--target",
+    "--constraint",
+)
+_NAMED = expression(r"(?P<name>[A-Za-z][\w.-]{0,80})(?:\[[\w,.-]{0,80}\])?")
+_FROM_GIT = expression(r"(?:[\w.-]{1,80} {0,2}@ {0,2})?git\+[^@\s]{1,200}/(?P<name>[\w.-]{1,80}?)(?:\.git)?")
+
 #: A variable as a shell knows it, in what a program took for a name.
 _SHELL_VARIABLE = expression(r"\$\{?(?P<name>[A-Za-z_]\w{0,80})\}?")
 
@@ -275,6 +292,39 @@ class Process(Topic):
         size, need = self.container.shm.size_bytes if self.container else None, amount(self.captured.get("need"))
         return size is not None and need is not None and need > size
 
+    @cached_property
+    def _installed(self) -> tuple[str, list[str]]:
+        """The first command of the start that installs packages without saying which release, and those; else nothing."""
+        for _, text in self.container.words if self.container else ():
+            for found in _PIP_INSTALL.finditer(text):
+                rest = re.split(r"[\n;&|]", text[found.end() : found.end() + 2000], maxsplit=1)[0]
+                if names := _unpinned(rest.split()):
+                    return f"{found[0]}{rest}".strip()[:200], names
+        return "", []
+
+    @template_value
+    def pip_line(self) -> str:
+        """The command of the container's start that installs packages of whatever release is the newest: `pip install -U transformers`."""
+        return self._installed[0]
+
+    @template_value
+    def unpinned(self) -> str:
+        """The packages that it names without a release."""
+        return ", ".join(self._installed[1])
+
+    @template_value
+    def pins(self) -> str:
+        """Those of them that the image had, with the release that pip says that it took away: `transformers==4.57.0`."""
+        logs = self.container.own_logs(self.subject.logs(self.pod)) if self.container and self.pod else []
+        names = {_plain(name): name for name in self._installed[1]}
+        had = {
+            names[_plain(said["name"])]: said["release"]
+            for log in logs
+            for _, said in log.matching(_REPLACED, "Found existing installation: ", most=300)
+            if _plain(said["name"]) in names
+        }
+        return " ".join(f"{name}=={release}" for name, release in had.items())
+
     @template_value
     def left_there(self) -> str:
         """That starts before left their segments in a volume at /dev/shm, which lives as long as the pod."""
@@ -295,3 +345,20 @@ class Process(Topic):
             return option(None, name)
         passed = passed_on(self.engine.name, self.engine.version, name)
         return f"{passed} (in NIM_PASSTHROUGH_ARGS)" if passed else option(self.engine.name, name)
+
+
+def _plain(name: str) -> str:
+    """A package's name as pip compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _unpinned(words: list[str]) -> list[str]:
+    """Of the words of a `pip install`, the packages without a release."""
+    names, skip = [], False
+    for word in words:
+        text, skipped = word.strip("'\""), skip
+        skip = word in _WITH_A_VALUE
+        named = None if skipped or word.startswith("-") else _NAMED.fullmatch(text) or _FROM_GIT.fullmatch(text)
+        if named is not None:
+            names.append(named["name"])
+    return names
