@@ -40,6 +40,8 @@ _OPTIONS = (
 
 #: So many starts may have filled a volume with what they left.
 _SEVERAL = 3
+#: A volume that has no room for this part of it was filled by more than one start: the segments of all ranks together are less.
+_LITTLE_OF_IT = 64
 
 #: Where containers find the driver's libraries: as GKE mounts them, and as NVIDIA's toolkit does in Debian's and Red Hat's images.
 _DRIVER = ("/usr/local/nvidia/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64")
@@ -325,19 +327,39 @@ class Process(Topic):
         }
         return " ".join(f"{name}=={release}" for name, release in had.items())
 
+    @property
+    def _volume_of_several(self) -> bool:
+        """Whether the volume at /dev/shm is one that lives as long as the pod, in which several starts have come and gone."""
+        container = self.container
+        mounts = container.spec.volume_mounts if container and container.restarts >= _SEVERAL else ()
+        found = (m for m in mounts if m.mount_path.rstrip("/") == "/dev/shm")
+        volume = next((container.pod.volume(m.name) for m in found), None) if container else None
+        return volume is not None and volume.empty_dir is not None
+
     @template_value
     def left_there(self) -> str:
         """That starts before left their segments in a volume at /dev/shm, which lives as long as the pod."""
-        container = self.container
-        mounts = container.spec.volume_mounts if container and container.restarts >= _SEVERAL else ()
-        volume = (
-            next((container.pod.volume(m.name) for m in mounts if m.mount_path.rstrip("/") == "/dev/shm"), None)
-            if container
-            else None
-        )
-        if container is None or volume is None or volume.empty_dir is None:
+        if self.container is None or not self._volume_of_several or self.starts_left:
             return ""
-        return f", and what {container.restarts} starts left there stays until the pod is made again"
+        return f", and what {self.container.restarts} starts left there stays until the pod is made again"
+
+    @template_value
+    def starts_left(self) -> str:
+        """How many starts have left their segments in such a volume, where one of the captured `bytes` is little beside its size."""
+        bytes_ = self.captured.get("bytes", "")
+        if self.container is None or not self._volume_of_several or not bytes_.isdecimal():
+            return ""
+        size = self.container.shm.size_bytes
+        return str(self.container.restarts) if size is not None and int(bytes_) * _LITTLE_OF_IT <= size else ""
+
+    @template_value
+    def node_shm(self) -> str:
+        """That /dev/shm of the container is its node's: nothing is mounted there, and the pod has hostIPC."""
+        container = self.container
+        mounted = (
+            any(m.mount_path.rstrip("/") == "/dev/shm" for m in container.spec.volume_mounts) if container else True
+        )
+        return self.node_name if container and not mounted and container.pod.spec.host_ipc else ""
 
     def _option(self, name: str) -> str:
         """What the engine calls a setting."""
