@@ -75,6 +75,9 @@ _WITH_A_VALUE = (
 _NAMED = expression(r"(?P<name>[A-Za-z][\w.-]{0,80})(?:\[[\w,.-]{0,80}\])?")
 _FROM_GIT = expression(r"(?:[\w.-]{1,80} {0,2}@ {0,2})?git\+[^@\s]{1,200}/(?P<name>[\w.-]{1,80}?)(?:\.git)?")
 
+#: By which vLLM is told how long its API servers wait for the engine.
+_READY_TIMEOUT = "VLLM_ENGINE_READY_TIMEOUT_S"
+
 #: A variable as a shell knows it, in what a program took for a name.
 _SHELL_VARIABLE = expression(r"\$\{?(?P<name>[A-Za-z_]\w{0,80})\}?")
 
@@ -326,6 +329,16 @@ class Process(Topic):
             if _plain(said["name"]) in names
         }
         return " ".join(f"{name}=={release}" for name, release in had.items())
+
+    @template_value
+    def fixed_wait(self) -> str:
+        """The release of a vLLM whose API servers wait for the engine as long as they are made to."""
+        from kubectl_llmdoctor.engines.vllm import first_with
+
+        engine = self.engine
+        if engine is None or engine.name != "vllm" or engine.at_least(first_with(_READY_TIMEOUT)) is not False:
+            return ""
+        return engine.version or ""
 
     @property
     def _volume_of_several(self) -> bool:
