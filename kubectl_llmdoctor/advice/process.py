@@ -40,6 +40,8 @@ _OPTIONS = (
 
 #: So many starts may have filled a volume with what they left.
 _SEVERAL = 3
+#: A volume that has no room for this part of it was filled by more than one start: the segments of all ranks together are less.
+_LITTLE_OF_IT = 64
 
 #: Where containers find the driver's libraries: as GKE mounts them, and as NVIDIA's toolkit does in Debian's and Red Hat's images.
 _DRIVER = ("/usr/local/nvidia/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64")
@@ -55,6 +57,26 @@ _BITSANDBYTES_BY_ITSELF = "0.8.4"
 
 #: By which a start script changes the packages of its image.
 _PIP_INSTALL = expression(r"\bpip3?[ \t][^\n;&|]{0,200}\binstall\b")
+
+#: What pip took away when a start installed another release of it, and its words behind which a value follows.
+_REPLACED = expression(r"Found existing installation: (?P<name>[\w.-]{1,80}) (?P<release>\d[\w.+!-]{0,40})\s*$")
+_WITH_A_VALUE = (
+    "-i",
+    "-r",
+    "-c",
+    "-t",
+    "-f",
+    "--index-url",
+    "--extra-index-url",
+    "--find-links",
+    "--target",
+    "--constraint",
+)
+_NAMED = expression(r"(?P<name>[A-Za-z][\w.-]{0,80})(?:\[[\w,.-]{0,80}\])?")
+_FROM_GIT = expression(r"(?:[\w.-]{1,80} {0,2}@ {0,2})?git\+[^@\s]{1,200}/(?P<name>[\w.-]{1,80}?)(?:\.git)?")
+
+#: By which vLLM is told how long its API servers wait for the engine.
+_READY_TIMEOUT = "VLLM_ENGINE_READY_TIMEOUT_S"
 
 #: A variable as a shell knows it, in what a program took for a name.
 _SHELL_VARIABLE = expression(r"\$\{?(?P<name>[A-Za-z_]\w{0,80})\}?")
@@ -275,19 +297,82 @@ class Process(Topic):
         size, need = self.container.shm.size_bytes if self.container else None, amount(self.captured.get("need"))
         return size is not None and need is not None and need > size
 
+    @cached_property
+    def _installed(self) -> tuple[str, list[str]]:
+        """The first command of the start that installs packages without saying which release, and those; else nothing."""
+        for _, text in self.container.words if self.container else ():
+            for found in _PIP_INSTALL.finditer(text):
+                rest = re.split(r"[\n;&|]", text[found.end() : found.end() + 2000], maxsplit=1)[0]
+                if names := _unpinned(rest.split()):
+                    return f"{found[0]}{rest}".strip()[:200], names
+        return "", []
+
+    @template_value
+    def pip_line(self) -> str:
+        """The command of the container's start that installs packages of whatever release is the newest: `pip install -U transformers`."""
+        return self._installed[0]
+
+    @template_value
+    def unpinned(self) -> str:
+        """The packages that it names without a release."""
+        return ", ".join(self._installed[1])
+
+    @template_value
+    def pins(self) -> str:
+        """Those of them that the image had, with the release that pip says that it took away: `transformers==4.57.0`."""
+        logs = self.container.own_logs(self.subject.logs(self.pod)) if self.container and self.pod else []
+        names = {_plain(name): name for name in self._installed[1]}
+        had = {
+            names[_plain(said["name"])]: said["release"]
+            for log in logs
+            for _, said in log.matching(_REPLACED, "Found existing installation: ", most=300)
+            if _plain(said["name"]) in names
+        }
+        return " ".join(f"{name}=={release}" for name, release in had.items())
+
+    @template_value
+    def fixed_wait(self) -> str:
+        """The release of a vLLM whose API servers wait for the engine as long as they are made to."""
+        from kubectl_llmdoctor.engines.vllm import first_with
+
+        engine = self.engine
+        if engine is None or engine.name != "vllm" or engine.at_least(first_with(_READY_TIMEOUT)) is not False:
+            return ""
+        return engine.version or ""
+
+    @property
+    def _volume_of_several(self) -> bool:
+        """Whether the volume at /dev/shm is one that lives as long as the pod, in which several starts have come and gone."""
+        container = self.container
+        mounts = container.spec.volume_mounts if container and container.restarts >= _SEVERAL else ()
+        found = (m for m in mounts if m.mount_path.rstrip("/") == "/dev/shm")
+        volume = next((container.pod.volume(m.name) for m in found), None) if container else None
+        return volume is not None and volume.empty_dir is not None
+
     @template_value
     def left_there(self) -> str:
         """That starts before left their segments in a volume at /dev/shm, which lives as long as the pod."""
-        container = self.container
-        mounts = container.spec.volume_mounts if container and container.restarts >= _SEVERAL else ()
-        volume = (
-            next((container.pod.volume(m.name) for m in mounts if m.mount_path.rstrip("/") == "/dev/shm"), None)
-            if container
-            else None
-        )
-        if container is None or volume is None or volume.empty_dir is None:
+        if self.container is None or not self._volume_of_several or self.starts_left:
             return ""
-        return f", and what {container.restarts} starts left there stays until the pod is made again"
+        return f", and what {self.container.restarts} starts left there stays until the pod is made again"
+
+    @template_value
+    def starts_left(self) -> str:
+        """How many starts have left their segments in such a volume, where one of the captured `bytes` is little beside its size."""
+        bytes_ = self.captured.get("bytes", "")
+        if self.container is None or not self._volume_of_several or not bytes_.isdecimal():
+            return ""
+        size = self.container.shm.size_bytes
+        return str(self.container.restarts) if size is not None and int(bytes_) * _LITTLE_OF_IT <= size else ""
+
+    @template_value
+    def node_shm(self) -> str:
+        """That /dev/shm of the container is its node's: nothing is mounted there, and the pod has hostIPC."""
+        container = self.container
+        mounted = (
+            any(m.mount_path.rstrip("/") == "/dev/shm" for m in container.spec.volume_mounts) if container else True
+        )
+        return self.node_name if container and not mounted and container.pod.spec.host_ipc else ""
 
     def _option(self, name: str) -> str:
         """What the engine calls a setting."""
@@ -295,3 +380,20 @@ class Process(Topic):
             return option(None, name)
         passed = passed_on(self.engine.name, self.engine.version, name)
         return f"{passed} (in NIM_PASSTHROUGH_ARGS)" if passed else option(self.engine.name, name)
+
+
+def _plain(name: str) -> str:
+    """A package's name as pip compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _unpinned(words: list[str]) -> list[str]:
+    """Of the words of a `pip install`, the packages without a release."""
+    names, skip = [], False
+    for word in words:
+        text, skipped = word.strip("'\""), skip
+        skip = word in _WITH_A_VALUE
+        named = None if skipped or word.startswith("-") else _NAMED.fullmatch(text) or _FROM_GIT.fullmatch(text)
+        if named is not None:
+            names.append(named["name"])
+    return names

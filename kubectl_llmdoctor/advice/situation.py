@@ -69,7 +69,9 @@ class Situation(Seen):
         fitting = (text for text in texts if not text.engines or engine in text.engines)
         held = (text for text in fitting if all(map(self._holds, text.when)))
         offered: dict[tuple[str, tuple[str, ...]], tuple[Fix, Privilege]] = {}
-        for text in filter(self._known, held):
+        known = [self._read(text) for text in held if self._known(text)]
+        # what is so already is no fix, where there is another one
+        for text in [text for text in known if not self._stated(text)] or known:
             words = msgspec.structs.replace(text, summary=text.after) if offered and text.after else text
             for fix in self._settled(words) or (self._fix(words),):
                 if fix is not None:
@@ -79,6 +81,30 @@ class Situation(Seen):
     def _known(self, text: FixText) -> bool:
         """Whether what a fix needs is known, and nothing of that for which another one takes its place."""
         return all(map(self.values.get, text.needs)) and not any(map(self.values.get, text.unless))
+
+    def _read(self, text: FixText) -> FixText:
+        """A fix without the variables that this release of the engine does not read yet."""
+        engine = self.engine
+        if not text.env or engine is None or engine.name != "vllm":
+            return text
+        from kubectl_llmdoctor.engines.vllm import first_with
+
+        env = {n: v for n, v in text.env.items() if not (first := first_with(n)) or engine.at_least(first) is not False}
+        return text if len(env) == len(text.env) else msgspec.structs.replace(text, env=env)
+
+    def _stated(self, text: FixText) -> bool:
+        """Whether the container states already all that a fix would set: variables and options of the same values."""
+        container, engine = self.container, self.engine
+        if container is None or not (text.env or text.option) or text.spec or text.gpus or text.memory or text.request:
+            return False
+        pairs = []
+        for name, value in text.env.items():
+            there = container.env.get(fill(name, self.values))
+            pairs.append((value, there.value if there else None))
+        for name, value in text.option.items():
+            told = engine.explicit(name) if engine else None
+            pairs.append((value, None if told is None or isinstance(told.value, bool) else str(told.value)))
+        return all(value and there is not None and fill(value, self.values) == there for value, there in pairs)
 
     def _holds(self, condition: Condition) -> bool:
         """Whether a condition holds, by the topic that decides it."""

@@ -818,6 +818,11 @@ _NAME_A_MODEL = (
 _OWN_IMAGE = r"(?:^|/)vllm/vllm-openai(?:-cpu|-rocm)?$"
 
 
+def first_with(variable: str) -> str:
+    """The release from which a variable is read; empty where each reads it, or nothing says it."""
+    return _VARIABLES[variable][2] if variable in _VARIABLES else ""
+
+
 def _unread_model(start: Start) -> list[Problem]:
     """The model that a variable alone names, where nothing but the server of vLLM's own image could read it."""
     launch = start.launch

@@ -95,8 +95,15 @@ class GpuMemory(Case, frozen=True):
         lower = math.floor((self._share - step) * 100 + 1e-6) / 100
         if self._leaves_no_cache(lower, step, of_rest):
             return ""
-        cache = self.sizing.printed.measured.cache if self.sizing else None
-        if cache and self._total and cache.low <= (self._share - lower) * self._total * 1.2:
+        measured = self.sizing.printed.measured if self.sizing else None
+        cache = measured.cache if measured else None
+        less = (self._share - lower) * (self._total or 0)
+        if cache and less and cache.low <= less * 1.2:
+            return ""
+        # one request of the maximum length would not fit any more
+        longest = self.engine.value("max_model_len") if self.engine and self.engine.name == "vllm" else None
+        tokens = measured.tokens if measured else None
+        if cache and tokens and isinstance(longest, int) and tokens * (1 - less / cache.low) < longest:
             return ""
         return f"{lower:.2f}" if lower >= _LEAST and lower > self._share / 2 else ""
 

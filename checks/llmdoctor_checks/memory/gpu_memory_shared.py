@@ -34,6 +34,7 @@ from kubectl_llmdoctor.api import (
 from llmdoctor_checks._offloaded import last_offloaded
 from llmdoctor_checks._pytorch_memory import PAST_PYTORCH, account
 from llmdoctor_checks.hardware._gpu import CONSEQUENCES
+from llmdoctor_checks.memory._before_weights import before_weights
 from llmdoctor_checks.memory._overbooked import FULL, overbooked
 from llmdoctor_checks.scheduling._devices import asks_for_nothing
 
@@ -74,6 +75,12 @@ _SEES_ALL = " {name} is privileged: it sees all devices of the node, and takes t
 _FRACTION, _GROUP = "gpu-fraction", "runai-gpu-group"
 
 
+#: In the names of resources and annotations of what cuts a GPU's memory up: MIG, HAMi and Volcano, 4paradigm, Aliyun, Tencent, KAI.
+_SLICES = ("mig-", "gpumem", "gpu-mem", "vgpu", "gpu-memory", "vcuda", "gpu-fraction", "gpucores", "gpu-core")
+
+#: What lists the processes on accelerators of other makers than NVIDIA.
+_TOOLS = {"amd.com": "rocm-smi --showpids", "huawei.com": "npu-smi info", "gpu.intel.com": "xpu-smi ps"}
+
 #: What an engine dies of where others have the memory.
 _NO_ROOM = ("cuda-oom-weights", "cuda-oom-profile", "cuda-oom-runtime", "kv-cache-no-room")
 
@@ -89,6 +96,9 @@ _NO_ROOM = ("cuda-oom-weights", "cuda-oom-profile", "cuda-oom-runtime", "kv-cach
         _NO_CACHE,
         _REFUSED,
         _CHANGED,
+        "Load weight begin. avail mem=",
+        "Executor creation failed due to insufficient GPU memory",
+        "cudaMalloc failed: out of memory",
     ),
 )
 def gpu_memory_shared(
@@ -122,6 +132,8 @@ def gpu_memory_shared(
             yield crowded
     if logs is not None and (counted := _counted(pod, subject, logs)) is not None:
         yield counted
+    if logs is not None and (gone := _gone_before(pod, subject, logs)) is not None:
+        yield gone
     if logs is not None and (unnamed := _unaccounted(pod, subject, logs)) is not None:
         yield unnamed
     elif logs is not None and node is not None and (node.allocatable("nvidia.com/gpu") or 0) > 0:
@@ -251,6 +263,49 @@ def _unprivileged(container: Container) -> Fix:
     path = f"{container.pointer}/securityContext/privileged"
     summary = f"Remove privileged: true of {container.name}, so that it sees only the devices that it was given"
     return fixes.patch(container.pod, summary, [{"op": "remove", "path": path}])
+
+
+def _gone_before(pod: Pod, subject: Subject, logs: Logs) -> Finding | None:
+    """Much of a whole GPU was missing before the server had loaded anything, and what was left was too little."""
+    for ending in endings(pod):
+        container, log = ending.container, log_of(ending, logs)
+        engine = subject.engine_of(container)
+        if engine is None or log is None or _has_a_slice(container):
+            continue
+        found = before_weights(engine, log, subject.sizing(engine))
+        if found is None:
+            continue
+        gone, node = say_bytes(found.total - found.free), pod.spec.node_name or "NODE"
+        unasked = asks_for_nothing(container)
+        alone = "; the container asks for no GPU, so that others may have it" if unasked else ""
+        tool = next(
+            (tool for maker, tool in _TOOLS.items() if any(maker in name for name in container.accelerators)),
+            "nvidia-smi",
+        )
+        return Finding(
+            confidence="certain" if found.free < found.total / 2 else "likely",
+            summary=f"Before {engine.title} had loaded anything, only {say_bytes(found.free)} of the GPU's {say_bytes(found.total)} were "
+            f"free: something else holds about {gone}, and its own settings change nothing about that{alone}.",
+            evidence=(log_evidence(found.line), log_evidence(found.short)),
+            explains=(*_NO_ROOM, "gpu-memory-utilization-high", *CONSEQUENCES),
+            fixes=(
+                *((_of_its_own(container, asked=False),) if unasked else ()),
+                fixes.platform(
+                    f"End what holds {gone} of this GPU on {node} ({tool} there lists the processes: a pod that uses the GPU without "
+                    "asking for it, or one that outlived its container), or move this pod to another node; then the settings may stay",
+                    fixes.on_node(node, tool),
+                    fixes.pods_on(node),
+                ),
+            ),
+            order=found.short.order,
+        )
+    return None
+
+
+def _has_a_slice(container: Container) -> bool:
+    """Whether a container was given part of a GPU, of which it sees no more than that."""
+    asked = " ".join([*container.spec.resources.limits, *container.pod.annotations])
+    return any(word in asked for word in _SLICES) or bool(container.spec.resources.claims)
 
 
 def _unaccounted(pod: Pod, subject: Subject, logs: Logs) -> Finding | None:

@@ -1,5 +1,6 @@
 """A share of GPU memory that leaves too little for the rest."""
 
+import math
 import re
 from collections.abc import Iterator
 
@@ -15,6 +16,7 @@ from kubectl_llmdoctor.api import (
     Sizing,
     check,
     ending_of,
+    expression,
     fixes,
     log_evidence,
     log_of,
@@ -44,6 +46,15 @@ _OUT_OF_MEMORY = ("CUDA out of memory", "CUDA error: out of memory", "CUBLAS_STA
 
 #: PyTorch's exception with its account, by how much what it had is more than the weights, and a step of the share.
 _ACCOUNTED, _LOADED, _STEP = " out of memory. Tried to allocate ", 1.2, 0.05
+
+#: What vLLM counted for its cache, and for how many requests of the maximum length that is (v1/core/kv_cache_utils.py).
+_CACHE = expression(r"Available KV cache memory: (?P<left>\d{1,5}(?:\.\d{1,3})?) GiB")
+_REQUESTS = expression(
+    r"Maximum concurrency for (?P<length>[\d,]{1,12}) tokens per request: (?P<times>\d{1,6}(?:\.\d{1,3})?)x"
+)
+#: The share that is advised where nothing else is known, a step of it where the cache has nothing to spare, how much of what is left
+#: then counts, and a context that is hardly worth serving.
+_USUAL, _SMALL_STEP, _ROUNDED, _SHORT = 0.90, 0.02, 0.98, 2048
 
 
 @check("gpu-memory-utilization-high", since="0.1", literals=(*_OUT_OF_MEMORY, _TOO_MUCH, _ACCOUNTED))
@@ -95,7 +106,7 @@ def gpu_memory_utilization_high(pod: Pod, engine: Engine, logs: Logs | None, siz
             summary=f"{setting.text} leaves {1 - share:.0%} of the GPU for what is outside {engine.title}'s budget, and it ran out.",
             evidence=(log_evidence(failed), setting_evidence(container, setting)),
             explains=("cuda-oom-profile", "cuda-oom-runtime", *FAILED_START),
-            fixes=_fixes(engine, setting.flag),
+            fixes=_with_the_cache(engine, setting, share, failed) or _fixes(engine, setting.flag),
             order=failed.order,
         )
     # the size of the cache, where it is told, takes the place of the share
@@ -162,6 +173,44 @@ def _out_of_memory(logs: Logs, container: str) -> Line | None:
         if lines := [*log.find(*_OUT_OF_MEMORY)]:
             return min(lines, key=lambda line: line.number)
     return None
+
+
+def _with_the_cache(engine: Engine, setting: Setting, share: float, failed: Line) -> tuple[Fix, ...]:
+    """A lower share with which one request of the maximum length still has its cache, by what vLLM counted before it failed.
+
+    Nothing where the usual share leaves room for that, or where the log does not say it.
+    """
+    cache = [*failed.log.matching(_CACHE, "Available KV cache memory: ")]
+    fits = [*failed.log.matching(_REQUESTS, "Maximum concurrency for ")]
+    total = account(failed.text)
+    if engine.name != "vllm" or not cache or not fits or total is None:
+        return ()
+    left, times = float(cache[-1][1]["left"]) * GIB, float(fits[-1][1]["times"])
+    length, spare = int(fits[-1][1]["length"].replace(",", "")), left - left / max(times, 1)
+    # the share below which a request of the maximum length does not fit any more
+    lowest = math.ceil((share - spare / total.total) * 100 - 1e-6) / 100
+    if lowest <= _USUAL or times < 1:
+        return ()
+    flag = setting.flag
+    if lowest < share - 0.005:
+        lower = f"{lowest:.2f}"
+        summary = (
+            f"Lower {flag} from {share:g} to {lower}, and no further: one request of {length} tokens takes "
+            f"{left / times / GIB:.2f} GiB of the {left / GIB:.2f} GiB that vLLM counted for its cache"
+        )
+        return (fixes.set_flag(engine, "gpu_memory_utilization", flag, lower, summary),)
+    target = round(share - _SMALL_STEP, 2)
+    tokens = int((left - (share - target) * total.total) / (left / times) * length * _ROUNDED) // 16 * 16
+    if tokens < _SHORT:
+        return ()
+    summary = (
+        f"Lower {flag} from {share:g} to {target:.2f} and cap the context at {tokens} tokens with it: by vLLM's count the cache of "
+        f"{left / GIB:.2f} GiB is hardly more than one request of {length} tokens takes"
+    )
+    length_flag = engine.explicit("max_model_len")
+    told = length_flag.flag if length_flag is not None else "--max-model-len"
+    chosen = [("gpu_memory_utilization", flag, f"{target:.2f}"), ("max_model_len", told, str(tokens))]
+    return (fixes.set_flags(engine, chosen, summary),)
 
 
 def _fixes(engine: Engine, flag: str) -> tuple[Fix, ...]:

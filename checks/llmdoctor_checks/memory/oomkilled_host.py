@@ -219,12 +219,12 @@ def oomkilled_host(
                 _of_ollama(pod, server) if server.name == "ollama" else _risk(pod, server, subject.sizing(server))
             )
     if metrics is not None and pod.ready:
-        yield from _trend(metrics, subject)
+        yield from _trend(metrics, subject, logs)
     for container in pod.containers if pod.ready else ():
         grown = _growth(metrics) if metrics is not None and metrics.container is container else None
-        yield from _before(pod, container, subject, grown)
+        yield from _before(pod, container, subject, logs, grown)
         if hardware is not None:
-            yield from _nearly(container, hardware, subject)
+            yield from _nearly(container, hardware, subject, logs)
     if not pod.ready:
         found = [*_survived(pod, hardware, subject)] if hardware is not None else []
         found = found or [*_runs_without(pod, logs, subject, events)]
@@ -718,20 +718,20 @@ def _growth(metrics: Metrics) -> _Growth | None:
     return _Growth(recent, left, little)
 
 
-def _trend(metrics: Metrics, subject: Subject) -> Iterator[Finding]:
+def _trend(metrics: Metrics, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     container, grown = metrics.container, _growth(metrics)
     limit = container.limit("memory") if container else None
     if container is None or limit is None or grown is None:
         return
-    rss = grown.rss
+    rss, kept = grown.rss, [*_kept(container, limit, logs, subject)]
     yield Finding(
         role="risk",
         confidence="possible" if grown.little else "likely",
         summary=f"The memory of {container.name} itself grew by {say_bytes(rss.slope * 3600)} an hour for "
         f"{say_seconds(rss.seconds)}, to {say_bytes(rss.last)} of its limit of {say_bytes(limit)}; at that pace it is killed in "
-        f"{say_seconds(grown.left)}.",
-        evidence=(rss.evidence(say_bytes), _stated(container)),
-        fixes=tuple(_fixes(container, limit, subject, _GROWS)),
+        f"{say_seconds(grown.left)}." + "".join(x.text for x in kept),
+        evidence=(rss.evidence(say_bytes), _stated(container), *(x.evidence for x in kept)),
+        fixes=(*(x.fix for x in kept), *_fixes(container, limit, subject, "" if kept else _GROWS)),
     )
 
 
@@ -743,7 +743,9 @@ def _straight(span: Span) -> bool:
     return rises and span.tail(span.seconds / 2).slope >= _NO_SLOWER * span.slope
 
 
-def _before(pod: Pod, container: Container, subject: Subject, grown: _Growth | None) -> Iterator[Finding]:
+def _before(
+    pod: Pod, container: Container, subject: Subject, logs: Logs | None, grown: _Growth | None
+) -> Iterator[Finding]:
     """A server that was killed at its limit some time ago, and has not served for as long again since."""
     ended, since, now = container.terminated, container.started, pod.cluster.now
     limit = container.memory_limit
@@ -757,6 +759,7 @@ def _before(pod: Pod, container: Container, subject: Subject, grown: _Growth | N
         return  # it was killed while it started, or has come further since
     restarts, made = container.status.restart_count, parse_time(pod.obj.metadata.creation_timestamp)
     often = restarts >= _OFTEN and made is not None and (now - made).total_seconds() / restarts <= _LONG_SURE * served
+    kept = [*_kept(container, limit, logs, subject)]
     yield Finding(
         role="cause" if often else "risk",
         severity="warning",
@@ -768,7 +771,8 @@ def _before(pod: Pod, container: Container, subject: Subject, grown: _Growth | N
             f"killed again in {say_seconds(grown.left)}."
             if grown is not None
             else "."
-        ),
+        )
+        + "".join(x.text for x in kept),
         evidence=(
             pod_evidence(
                 pod,
@@ -777,12 +781,22 @@ def _before(pod: Pod, container: Container, subject: Subject, grown: _Growth | N
             ),
             *((grown.rss.evidence(say_bytes),) if grown is not None else ()),
             _stated(container),
+            *(x.evidence for x in kept),
         ),
-        fixes=tuple(_fixes(container, limit, subject, _GROWS)),
+        fixes=(*(x.fix for x in kept), *_fixes(container, limit, subject, "" if kept else _GROWS)),
     )
 
 
-def _nearly(container: Container, hardware: Hardware, subject: Subject) -> Iterator[Finding]:
+def _kept(container: Container, limit: int, logs: Logs | None, subject: Subject) -> Iterator[Greed]:
+    """What a server that runs keeps of earlier prompts, by its settings or by the newest log that tells of it."""
+    of_each = container.own_logs(logs) if logs is not None else []
+    for log in [*reversed(of_each), None]:
+        if (found := prompt_cache(subject.engine_of(container), limit, log)) is not None:
+            yield found
+            return
+
+
+def _nearly(container: Container, hardware: Hardware, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
     """Memory that nobody can take back, up to the limit: what the processes hold, without the page cache."""
     use, limit = hardware.use_of(container), container.limit("memory")
     if use is None or limit is None or use.memory.anon_bytes is None:
@@ -790,18 +804,20 @@ def _nearly(container: Container, hardware: Hardware, subject: Subject) -> Itera
     own, files = use.memory.anon_bytes, use.memory.shmem_bytes or 0
     if own + files < _FULL * limit or files > own:
         return  # oomkilled-shm speaks of memory-backed files
+    kept = [*_kept(container, limit, logs, subject)]
     shared = f" and {say_bytes(files)} in memory-backed files" if files else ""
     yield Finding(
         role="risk",
         summary=f"The processes of {container.name} hold {say_bytes(own)}{shared} of its memory limit of {say_bytes(limit)}; the kernel "
-        "can take none of it back, and kills at the limit.",
+        "can take none of it back, and kills at the limit." + "".join(x.text for x in kept),
         evidence=(
             hardware.use_evidence(
                 use, "memory", f"anonBytes: {own}, shmemBytes: {files}, maxBytes: {use.memory.max_bytes}"
             ),
             _stated(container),
+            *(x.evidence for x in kept),
         ),
-        fixes=tuple(_fixes(container, limit, subject, _GROWS)),
+        fixes=(*(x.fix for x in kept), *_fixes(container, limit, subject, "" if kept else _GROWS)),
     )
 
 

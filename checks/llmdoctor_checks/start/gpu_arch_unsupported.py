@@ -188,13 +188,16 @@ def _not_launched(engine: Engine, sizing: Sizing, logs: Logs) -> Finding | None:
     if line is None:
         return None
     other = f", and {device.gpu.name} has {device.gpu.capability}" if device is not None and device.gpu.compute else ""
+    told, beside = engine.explicit("attention_backend"), _BESIDE_FLASH.get(engine.name, _ANY_BACKEND)
+    if engine.name == "sglang" and told is not None and told.value == "flashinfer":
+        beside = "--attention-backend triton"
     return Finding(
         confidence="likely" if other else "possible",
         summary=f"FlashAttention 3 cannot launch its kernels on this GPU: they are for compute capability 9.0 (Hopper) and 8.0{other}.",
         evidence=(log_evidence(line), *((device_evidence(engine.container, device),) if other and device else ())),
         explains=("engine-init-failed", "engine-dead", "worker-lost", "crash-loop", "not-ready", "pod-failed"),
         fix=fixes.advice(
-            f"Take another attention backend ({_BESIDE_FLASH.get(engine.name, _ANY_BACKEND)}) in {fixes.edited(engine.pod)}, "
+            f"Take another attention backend ({beside}) in {fixes.edited(engine.pod)}, "
             f"or a newer image of {engine.title}"
         ),
         order=line.order,

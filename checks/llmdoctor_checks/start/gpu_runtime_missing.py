@@ -630,14 +630,19 @@ def _slow(engine: Engine, found: Fallback) -> Finding:
         else f"it found a GPU, and the GPU did not start up with {found.library}"
     )
     failed = found.failed or found.cpu
+    told = engine.container.env.get("OLLAMA_LLM_LIBRARY")
+    alone = (
+        ""
+        if told is not None and told.value
+        else f" and set OLLAMA_LLM_LIBRARY={found.library}, so that Ollama tries one library alone"
+    )
     return Finding(
         severity="warning",
         summary=f"{engine.label} runs on the CPU: {what} within the 30 s that Ollama waits.",
         evidence=(log_evidence(failed), log_evidence(found.cpu)),
         explains=("not-ready", "probe-too-short", "cpu-starved"),
         fix=fixes.advice(
-            f"Restart {container} (the GPU may be awake then), keep the driver loaded on the node (nvidia-smi -pm 1) "
-            f"and set OLLAMA_LLM_LIBRARY={found.library}, so that Ollama tries one library alone"
+            f"Restart {container} (the GPU may be awake then), and keep the driver loaded on the node (nvidia-smi -pm 1){alone}"
         ),
         order=failed.order,
     )

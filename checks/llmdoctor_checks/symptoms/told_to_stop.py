@@ -38,14 +38,13 @@ def told_to_stop(pod: Pod, logs: Logs | None, events: Events | None) -> Iterator
     """The server was told to stop from outside.
 
     It got SIGTERM and ended in good order, or by it (exit code 143), or it took longer than its grace period and was killed (137; SGLang
-    ends its processes so itself): it did not crash. Who sends it stands in no log of the server: the
-    kubelet does, where a liveness or startup probe has failed too often, or where the pod is deleted (by a rollout, a scale-down, an
-    autoscaler, a drain, an eviction, a preemption or a person). Kubernetes keeps the events that tell of it for an hour.
+    ends its processes so itself): it did not crash. Who sends it stands in no log of the server: the kubelet does, where a liveness or
+    startup probe has failed too often, or where the pod is deleted (by a rollout, a scale-down, an autoscaler, a drain, an eviction, a
+    preemption or a person). Kubernetes keeps the events that tell of it for an hour.
 
     A container that was told to stop and was started again in the same pod was not ended by a deletion. That leaves its probes, a change
-    of its image or resources in place, a process beside it in the container, or a person; a restart of the node or of its container runtime ends all containers of the pod at
-    once. What is certain of it stands in the kubelet's
-    log of the node.
+    of its image or resources in place, a process beside it in the container, or a person; a restart of the node or of its container
+    runtime ends all containers of the pod at once. What is certain of it stands in the kubelet's log of the node.
 
     ## Fix
 
