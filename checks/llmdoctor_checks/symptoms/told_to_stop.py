@@ -43,9 +43,8 @@ def told_to_stop(pod: Pod, logs: Logs | None, events: Events | None) -> Iterator
     autoscaler, a drain, an eviction, a preemption or a person). Kubernetes keeps the events that tell of it for an hour.
 
     A container that was told to stop and was started again in the same pod was not ended by a deletion. That leaves its probes, a change
-    of its image or resources in place, a process beside it in the container, or a person; a restart of the node or of its container runtime ends all containers of the pod at
-    once. What is certain of it stands in the kubelet's
-    log of the node.
+    of its image or resources in place, a process beside it in the container, or a person; a restart of the node or of its container
+    runtime ends all containers of the pod at once. What is certain of it stands in the kubelet's log of the node.
 
     ## Fix
 
