@@ -82,6 +82,12 @@ class Kernels(Case, frozen=True):
         compute = self._gpu.gpu.compute if self._gpu else None
         return ".".join(map(str, compute)) if compute is not None and compute >= (7, 5) else ""
 
+    @template_value
+    def before_flashinfer(self) -> str:
+        """The compute capability of a GPU that FlashInfer has no kernels for: below 7.5."""
+        compute = self._gpu.gpu.compute if self._gpu else None
+        return ".".join(map(str, compute)) if compute is not None and compute < (7, 5) else ""
+
     @property
     def _newer_than_the_image(self) -> bool:
         """A GPU of the Blackwell generation with an image that may be from before PyTorch knew it (2.7 for CUDA 12.8).
