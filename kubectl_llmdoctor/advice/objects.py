@@ -27,7 +27,9 @@ _DEFINED_AT = {
 
 #: Programs that ask for the definitions of the very release that they are of: kinds were renamed and dropped between releases
 #: (InferenceModel with v1.0, InferenceObjective after v1.5).
-_OF_RELEASE = expression(r"(?:^|/)gateway-api-inference-extension/epp:(?P<release>v\d{1,3}(?:\.\d{1,3}){2}[\w.-]{0,40})(?:$|@)")
+_OF_RELEASE = expression(
+    r"(?:^|/)gateway-api-inference-extension/epp:(?P<release>v\d{1,3}(?:\.\d{1,3}){2}[\w.-]{0,40})(?:$|@)"
+)
 
 #: Kinds with a plain number of replicas.
 _SCALABLE = ("Deployment", "StatefulSet")
