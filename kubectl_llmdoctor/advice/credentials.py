@@ -138,7 +138,7 @@ class Credentials(Topic):
     @property
     def _lent_secret(self) -> str:
         """The Secret that a server beside has its token from, as HF_TOKEN, where this container of the pod is given none."""
-        if self.pod is None or self.container is None or self._token_given != "no token given":
+        if self.pod is None or self.container is None or _TOKENS_READ & self.container.env.keys():
             return ""
         every = (c for c in self.pod.containers if c.role != "init" and c is not self.container)
         told = (c.env["HF_TOKEN"].origin for c in every if "HF_TOKEN" in c.env)
