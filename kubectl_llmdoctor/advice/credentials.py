@@ -62,6 +62,7 @@ class Credentials(Topic):
             "token_meant": lambda: self._token_meant,
             "token_secret": lambda: self._token_of[0],
             "token_key": lambda: self._token_of[1],
+            "lent_secret": lambda: self._lent_secret,
             "ngc_secret": lambda: self._ngc_key_of[0],
             "ngc_key": lambda: self._ngc_key_of[1],
             "key_variable": lambda: self._misnamed_key[0],
@@ -133,6 +134,17 @@ class Credentials(Topic):
         told = [variables[name].origin for name in sorted(_TOKENS_READ & variables.keys())]
         secret, _, key = next((x for x in told if x.startswith("Secret ")), "").removeprefix("Secret ").partition("/")
         return (secret, key, True) if secret and key else ("hf-token", "HF_TOKEN", False)
+
+    @property
+    def _lent_secret(self) -> str:
+        """The Secret that a server beside has its token from, as HF_TOKEN, where this container of the pod is given none."""
+        if self.pod is None or self.container is None or _TOKENS_READ & self.container.env.keys():
+            return ""
+        every = (c for c in self.pod.containers if c.role != "init" and c is not self.container)
+        told = (c.env["HF_TOKEN"].origin for c in every if "HF_TOKEN" in c.env)
+        # KServe looks into the Secrets of the service account for a key of that very name
+        named = (x.removeprefix("Secret ").partition("/") for x in told if x.startswith("Secret "))
+        return next((secret for secret, _, key in named if key == "HF_TOKEN"), "")
 
     @cached_property
     def _ngc_key_of(self) -> tuple[str, str]:

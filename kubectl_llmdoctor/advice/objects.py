@@ -9,6 +9,7 @@ from typing import get_args
 from kubectl_llmdoctor.advice.declared import Condition, OfObjects
 from kubectl_llmdoctor.advice.occurrence import Topic
 from kubectl_llmdoctor.advice.templates import UNNAMED, Value
+from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.named import alike, keys_named, making
 from kubectl_llmdoctor.facts.workload import Workload
 from kubectl_llmdoctor.fixes import unread
@@ -23,6 +24,12 @@ _DEFINED_AT = {
     "leaderworkerset.x-k8s.io": "kubernetes-sigs/lws/releases/latest/download/manifests.yaml",
     "monitoring.coreos.com": "prometheus-operator/prometheus-operator/releases/latest/download/stripped-down-crds.yaml",
 }
+
+#: Programs that ask for the definitions of the very release that they are of: kinds were renamed and dropped between releases
+#: (InferenceModel with v1.0, InferenceObjective after v1.5).
+_OF_RELEASE = expression(
+    r"(?:^|/)gateway-api-inference-extension/epp:(?P<release>v\d{1,3}(?:\.\d{1,3}){2}[\w.-]{0,40})(?:$|@)"
+)
 
 #: Kinds with a plain number of replicas.
 _SCALABLE = ("Deployment", "StatefulSet")
@@ -112,8 +119,23 @@ class Objects(Topic):
 
     @template_value
     def defined_at(self) -> str:
-        """Where the definitions of the group that the line names are, of the newest release of who makes them."""
-        return _DEFINED_AT.get(self.captured.get("group", ""), "")
+        """Where the definitions of the group that the line names are: of the program's release, or the newest of who makes them."""
+        at, release = _DEFINED_AT.get(self.captured.get("group", ""), ""), self._release
+        ours = release and "/gateway-api-inference-extension/" in at
+        return at.replace("/latest/download/", f"/download/{release}/") if ours else at
+
+    @template_value
+    def defined_by(self) -> str:
+        """Of which release the definitions at `defined_at` are."""
+        if "/latest/" not in self.defined_at:
+            return f"{self._release}, the release of {self.container.name if self.container else 'the program'}"
+        return "the newest release by the command, of an older one where that no longer has them"
+
+    @property
+    def _release(self) -> str:
+        """The release of the program, where it is known by its image to be of the project that defines the kinds."""
+        found = _OF_RELEASE.search(self.container.spec.image) if self.container else None
+        return found["release"] if found else ""
 
     @template_value
     def with_keys(self) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from kubectl_llmdoctor.api import Container, Event, Events, ending_of, k8s, probe_kills
+from kubectl_llmdoctor.api import Container, Ending, Event, Events, ending_of, k8s, probe_kills
 
 KINDS = ("startup", "liveness", "readiness")
 
@@ -16,6 +16,9 @@ BY_THE_MESH = "/app-health/"
 #: Exit codes of a server that was told to end: it obeyed, or SIGINT, SIGTERM or SIGKILL ended it. A program in Python that makes
 #: a KeyboardInterrupt of SIGTERM ends with the first of them.
 _TOLD_TO_END = frozenset({0, 130, 137, 143})
+
+#: An instance that its probe ends may live so much longer than the probe's budget, and as long again as it takes to end.
+_LONGER, _TO_END = 1.5, 60
 
 
 def came_up(container: Container) -> bool:
@@ -75,3 +78,8 @@ def ended_by_itself(container: Container, events: Events | None) -> bool:
     watched = spec.liveness_probe is not None or spec.startup_probe is not None
     killed = events is not None and any(probe_kills(container.pod, events, container))
     return last is not None and not killed and not (watched and last.code in _TOLD_TO_END)
+
+
+def answered_once(ended: Ending | None, probe: k8s.Probe) -> bool:
+    """Whether an instance lived longer than one whose probe is never answered: something listened where it asks."""
+    return ended is not None and (ended.seconds or 0) > _LONGER * probe.budget + _TO_END

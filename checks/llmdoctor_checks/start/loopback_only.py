@@ -21,6 +21,7 @@ from kubectl_llmdoctor.api import (
     Subject,
     check,
     dig,
+    ending_of,
     event_evidence,
     fixes,
     is_headless,
@@ -37,7 +38,7 @@ from kubectl_llmdoctor.api import (
 from llmdoctor_checks import _links, _unreached
 from llmdoctor_checks._listening import ANY_IPV4, SERVE_PROXY, listens, listens_elsewhere, loopback_told, serve_proxy
 from llmdoctor_checks._services import service_of
-from llmdoctor_checks.start._probes import ended_by_itself, failures
+from llmdoctor_checks.start._probes import answered_once, ended_by_itself, failures
 
 #: A proxy of Ray Serve listens so many seconds after it says that it starts, also on a slow node.
 _STARTS = 30
@@ -239,6 +240,8 @@ def _at_wrong_address(
     refused = [event for _, event in failures(container, events)]
     if failing and refused and not any("connection refused" in event.message for event in refused):
         return None  # the kubelet says otherwise
+    if failing and _reached(container):
+        return None
     line = listens(container, logs, _probed(container)) or _refusing(container, refused, logs) if troubled else None
     if line and not failing:
         return None
@@ -250,6 +253,18 @@ def _at_wrong_address(
     return (
         _WrongAddress(container, engine, address, host, line, *asked, refused, failing) if asked is not None else None
     )
+
+
+def _reached(container: Container) -> bool:
+    """Whether the first probe that restarts the container was answered by what it asks now, or by the instance before.
+
+    Behind a startup probe the liveness probe begins at a time that is not known.
+    """
+    kind = "startup" if "startup" in container.spec.probes else "liveness"
+    if all(kind != asking for asking, _, _ in _actions(container)):
+        return False
+    up = kind == "startup" and container.running and bool(container.status.started)
+    return up or answered_once(ending_of(container), container.spec.probes[kind])
 
 
 def _as_told(engine: Engine | None, line: tuple[str, Line, str] | None) -> Setting | None:

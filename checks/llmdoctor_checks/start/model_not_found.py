@@ -57,6 +57,7 @@ _PUBLISHED = (
 #: Where KServe mounts what storageUri names, and the claim of a pvc:// beside it.
 _OF_KSERVE = ("/mnt/models/", "/mnt/pvc/")
 _KSERVE = ("serving.kserve.io/", "serving.kubeflow.org/")
+_MADE_BY_KSERVE = frozenset(f"{group}inferenceservice" for group in _KSERVE)
 #: A model that is one file.
 _OF_A_FILE = r"\.(?:gguf|bin|safetensors)$"
 #: The label by which Datashim's webhook mounts a dataset at /mnt/datasets/NAME.
@@ -275,6 +276,8 @@ def _brought_by_nothing(engine: Engine, model: Setting, path: str) -> Iterator[F
         return  # that it is not mounted here is told where volumes are
     if container.spec.lifecycle or any(re.search(f"{_BRINGS}|{_MAKES}", text) for _, text in container.words):
         return
+    if not pod.exists and f"{path}/".startswith(_OF_KSERVE) and _MADE_BY_KSERVE.intersection(pod.labels):
+        return  # what KServe makes of its object has no volume yet: its webhook gives it to the pods
     raw = pod.template.raw if pod.template else {}
     of_kserve = str(raw.get("apiVersion", "")).startswith(_KSERVE)
     if of_kserve and (f"{path}/".startswith(_OF_KSERVE) or dig(raw, "spec.predictor.model.storageUris")):

@@ -10,7 +10,6 @@ from kubectl_llmdoctor.api import (
     Abstain,
     Confidence,
     Container,
-    Ending,
     Engine,
     Events,
     Evidence,
@@ -51,7 +50,7 @@ from llmdoctor_checks.start._client_tls import NO_GRPC, NO_TLS, client_with_grpc
 from llmdoctor_checks.start._mesh import PROXIES
 from llmdoctor_checks.start._picker_ports import NOT_ASKED, picker_elsewhere
 from llmdoctor_checks.start._picker_tls import picker_with_tls
-from llmdoctor_checks.start._probes import BY_THE_MESH, SIDECAR_PROBE, ended_by_itself, failures
+from llmdoctor_checks.start._probes import BY_THE_MESH, SIDECAR_PROBE, answered_once, ended_by_itself, failures
 from llmdoctor_checks.start._protocols import NO_HTTP, other_protocol
 from llmdoctor_checks.start._routed_ports import routed_elsewhere
 
@@ -91,8 +90,6 @@ _READS_PORT = frozenset({"tgi", "tei"})
 #: The servers that show their metrics at the port for requests, and at no other. A TEI that speaks gRPC has one for them (`prometheus.rs`).
 _ONE_PORT = frozenset({"vllm", "sglang", "tgi", "tei", "llama.cpp"})
 
-#: An instance that its probe ends may live so much longer than the probe's budget, and as long again as it takes to end.
-_LONGER, _TO_END = 1.5, 60
 
 #: What a program prints that has not loaded yet: the server itself may listen only then, after one for metrics.
 _LOADS = r"(?i)\b(?:down)?loading\b|\d{1,3}%\|"
@@ -203,7 +200,7 @@ def _by_log(pod: Pod, container: Container, logs: Logs | None, events: Events | 
     ports = status or _heard(log)
     for kind, probe in container.spec.probes.items():
         asked = _port(container, probe)
-        if kind != refused[-1][0] or asked is None or not ports or asked in ports or _answered_once(ended, probe):
+        if kind != refused[-1][0] or asked is None or not ports or asked in ports or answered_once(ended, probe):
             continue
         if _listener(container, asked) or (status and _front_end(container, asked)):
             return
@@ -298,11 +295,6 @@ def _spoken_of(container: Container, log: Log, number: int) -> bool:
     told += [f"{one.name}={one.value}" for one in container.env.values()]
     named = rf"(?i)(?:port\w{{0,10}}\W{{1,4}}(?:is )?|[\w\])*]:|\b(?:on|at) ){number}(?!\d)"
     return any(re.search(named, text) for text in (*told, *(line.text[:2000] for line in log.find(str(number)))))
-
-
-def _answered_once(ended: Ending | None, probe: k8s.Probe) -> bool:
-    """Whether an instance lived longer than one whose probe is never answered: something listened at that port."""
-    return ended is not None and (ended.seconds or 0) > _LONGER * probe.budget + _TO_END
 
 
 def _by_probe(pod: Pod, container: Container, logs: Logs | None) -> Iterator[Finding]:
