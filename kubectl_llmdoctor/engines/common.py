@@ -203,20 +203,12 @@ def _installed(commands: Iterable[Command], package: str) -> tuple[str, str] | N
 def version_of_image(engine: str, image: str, labels: Mapping[str, str]) -> tuple[str | None, str]:
     """What the image's tag, or a chart's label beside an image without a tag, says about the engine's version."""
     repository, tag, digest = split_image(image)
-    lower = repository.lower()
-    last = lower.rpartition("/")[2]
+    last = repository.lower().rpartition("/")[2]
     if engine == "llama.cpp":
         build = re.search(r"(?<![^._-])b\d{3,}(?![^._-])", tag)
         return (build[0], f"image tag {tag}") if build else (None, "")
-    names, plausible = _OWN.get(engine, ((), ()))
-    own = (
-        _BASE.sub("", last) in names
-        or (engine == "nim" and "/nim/" in f"/{lower}/")
-        or (engine == "vllm" and last.startswith("vllm-openai-"))
-    )
-    if engine == "tensorrt-llm" and last == "release":
-        own = "tensorrt-llm/release" in lower
-    own = own and (engine in ("nim", "tensorrt-llm") or not any(part in f"/{lower}/" for part in _FOREIGN))
+    _, plausible = _OWN.get(engine, ((), ()))
+    own = _is_own(engine, repository.lower())
     if engine in ("vllm", "sglang", "tgi") and not (own and of_tag(tag)):
         # rocm6.4.1_vllm_0.9.0.1_20250605, 0.3.7.post2-sglang0.5.5.post3, ray-2.41.0-py310-vllm0.7.0, 2.4.0-tgi3.0.1-gpu
         for text, kind in ((tag, "tag"), (last, "name")):
@@ -237,6 +229,18 @@ def version_of_image(engine: str, image: str, labels: Mapping[str, str]) -> tupl
     if own and not tag and digest and (version := of_tag(label)) and version.startswith(plausible):
         return version, f"label app.kubernetes.io/version={label}"
     return None, ""
+
+
+def _is_own(engine: str, repository: str) -> bool:
+    """Whether an image is the engine's makers', or called like it, so that its tags are the engine's versions."""
+    last, path = repository.rpartition("/")[2], f"/{repository}/"
+    names, _ = _OWN.get(engine, ((), ()))
+    if engine == "nim":
+        return _BASE.sub("", last) in names or "/nim/" in path
+    if engine == "tensorrt-llm":
+        return "tensorrt-llm/release" in repository if last == "release" else _BASE.sub("", last) in names
+    called = _BASE.sub("", last) in names or (engine == "vllm" and last.startswith("vllm-openai-"))
+    return called and not any(part in path for part in _FOREIGN)
 
 
 def defaults(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -243,26 +243,8 @@ class Subject:
         """Events of pods, owners, their replica sets, scheduling groups and claims, oldest first."""
         if next(self.cluster.items("Event"), None) is None:
             return Events([], self.cluster.now)
-        names = {(kind.partition(".")[0], name) for kind, name in self.related}
-        names |= {(workload.kind, workload.name) for workload in self.platform}
         uids = {item.uid for item in self.related.values() if item.uid}
-        for pod in self.pods:
-            names.add(("Pod", pod.name))
-            names.add(("Node", pod.spec.node_name))
-            meta = pod.obj.metadata
-            groups = (tags.get(key) for tags in (meta.annotations, meta.labels) for key in _GROUPS)
-            names |= {("PodGroup", group) for group in groups if isinstance(group, str)}
-            if str(meta.labels.get(WORKER_INDEX)) == "0":
-                names.add(("StatefulSet", pod.name))  # the one that makes the workers has the name of their leader
-            for volume in pod.spec.volumes:
-                if volume.persistent_volume_claim:
-                    names.add(("PersistentVolumeClaim", volume.persistent_volume_claim.claim_name))
-                elif volume.ephemeral:
-                    names.add(("PersistentVolumeClaim", f"{pod.name}-{volume.name}"))
-        # what a workload made: FailedCreate stands at replica sets and jobs, why Volcano waits at its group
-        if self.workload:
-            made = self.cluster.once(f"made in {self.namespace}", lambda: _made_in(self.namespace, self.cluster))
-            names.update((item.kind, item.name) for uid in uids for item in made.get(uid, ()))
+        names = self._named_in_events(uids)
         chosen = []
         for event in events_of(self.cluster).about(names, uids):
             near = event.kind == "Node" or (event.namespace or self.namespace) == self.namespace
@@ -277,6 +259,18 @@ class Subject:
         )
         in_order = sorted(left, key=lambda e: (e.last.timestamp() if e.last else 0.0, e.name, e.reason))
         return Events(in_order, self.cluster.now)
+
+    def _named_in_events(self, uids: Collection[str]) -> set[tuple[str, str]]:
+        """Kinds and names of the objects whose events are about it."""
+        names = {(kind.partition(".")[0], name) for kind, name in self.related}
+        names |= {(workload.kind, workload.name) for workload in self.platform}
+        for pod in self.pods:
+            names |= {("Pod", pod.name), ("Node", pod.spec.node_name), *_groups_and_claims(pod)}
+        # what a workload made: FailedCreate stands at replica sets and jobs, why Volcano waits at its group
+        if self.workload:
+            made = self.cluster.once(f"made in {self.namespace}", lambda: _made_in(self.namespace, self.cluster))
+            names.update((item.kind, item.name) for uid in uids for item in made.get(uid, ()))
+        return names
 
     def node(self, pod: Pod) -> Node | Unknown | NotApplicable:
         """The node that a pod runs on."""
@@ -394,6 +388,20 @@ class Subject:
 
 #: Ends of containers that were made and could not be started.
 _NEVER_STARTED = ("StartError", "ContainerCannotRun", "RunContainerError", "ContainerStatusUnknown")
+
+
+def _groups_and_claims(pod: Pod) -> Iterator[tuple[str, str]]:
+    """The group that a pod is scheduled with, the set of workers that it leads, and its claims."""
+    meta = pod.obj.metadata
+    groups = (tags.get(key) for tags in (meta.annotations, meta.labels) for key in _GROUPS)
+    yield from (("PodGroup", group) for group in groups if isinstance(group, str))
+    if str(meta.labels.get(WORKER_INDEX)) == "0":
+        yield "StatefulSet", pod.name  # the one that makes the workers has the name of their leader
+    for volume in pod.spec.volumes:
+        if volume.persistent_volume_claim:
+            yield "PersistentVolumeClaim", volume.persistent_volume_claim.claim_name
+        elif volume.ephemeral:
+            yield "PersistentVolumeClaim", f"{pod.name}-{volume.name}"
 
 
 def _overtaken(event: Event, pod: Pod, begun: Sequence[Event]) -> bool:

@@ -4,6 +4,8 @@ import re
 import shlex
 from collections.abc import Iterator
 
+import msgspec
+
 from kubectl_llmdoctor.api import (
     GIB,
     Container,
@@ -142,41 +144,66 @@ def gpu_memory_shared(
         yield from _by_the_node(pod, hardware, next(iter(subject.engines(pod)), None), logs)
 
 
-def _by_the_node(pod: Pod, hardware: Hardware, engine: Engine | None, logs: Logs | None) -> Iterator[Finding]:
-    """Processes of others on a GPU of this pod, by the node agent; the engine may have refused to start for want of what they hold."""
-    if not pod.obj.metadata.uid:
-        return
+class _Crowd(msgspec.Struct, frozen=True):
+    """A GPU of the pod of which others hold much: its size and theirs, and what the pod was given of it, or its engine takes."""
+
+    device: Device
+    others: list[Process]
+    total: int
+    held: int
+    given: int | None
+    share: float | None
+
+    @property
+    def short(self) -> bool:
+        """Whether what others leave is less than the pod is to have."""
+        return self.given is not None or (self.share is not None and self.total - self.held < self.share * self.total)
+
+    @property
+    def orphaned(self) -> bool:
+        """Whether processes of no pod hold much."""
+        return sum(p.used_bytes or 0 for p in self.others if p.pod_uid == "") > _MUCH * self.total
+
+
+def _crowds(pod: Pod, hardware: Hardware, engine: Engine | None) -> Iterator[_Crowd]:
     for device in hardware.mine:
         others, total = _of_others(pod, hardware, device), device.memory_total_bytes
         held = sum(p.used_bytes or 0 for p in others)
         if held < _LEAST or not total or held < _MUCH * total:
             continue
-        given, share = hardware.shares.get(device.uuid), _share(engine)
+        given = hardware.shares.get(device.uuid)
         if given is not None and total - held >= _MOST_OF_IT * given:
             continue  # a share of its own, which others leave to it
-        # what it was given of a GPU that others have already
-        short = given is not None or (share is not None and total - held < share * total)
-        refused = _refused(pod, logs) if short and logs is not None else None
-        ended = any(endings(pod))
-        orphaned = sum(p.used_bytes or 0 for p in others if p.pod_uid == "") > _MUCH * total
-        fails = pod.failing and (short or (share is None and (ended or orphaned)))
-        wants = f"; {engine.label} takes {share:g} of it" if short and engine and share is not None else ""
-        wants = f"; it was given {say_bytes(given)} of it" if given is not None else wants
-        yield Finding(
-            role="cause" if fails else "note",
-            # it may have ended of something else
-            confidence="certain" if refused else "likely" if short or ended else "possible",
-            summary=f"{', '.join(_who(hardware, p) for p in others[:3])} of {say_bytes(total)} of {device.title}"
-            f" on {hardware.node}, which this pod uses{wants}.",
-            evidence=(
-                *(hardware.evidence(device, "processes", _quote(p)) for p in others[:5]),
-                *(hardware.share_evidence() if given is not None else ()),
-                *((log_evidence(refused),) if refused else ()),
-            ),
-            explains=(*_NO_ROOM, "kv-cache-below-max-len", "gpu-memory-utilization-high", *CONSEQUENCES),
-            fixes=tuple(_fixes(hardware, device, others, engine, total - held)),
-        )
+        yield _Crowd(device, others, total, held, given, _share(engine))
+
+
+def _by_the_node(pod: Pod, hardware: Hardware, engine: Engine | None, logs: Logs | None) -> Iterator[Finding]:
+    """Processes of others on a GPU of this pod, by the node agent; the engine may have refused to start for want of what they hold."""
+    found = next(_crowds(pod, hardware, engine), None) if pod.obj.metadata.uid else None
+    if found is None:
         return
+    # what it was given of a GPU that others have already
+    refused = _refused(pod, logs) if found.short and logs is not None else None
+    ended = any(endings(pod))
+    fails = pod.failing and (found.short or (found.share is None and (ended or found.orphaned)))
+    wants = (
+        f"; {engine.label} takes {found.share:g} of it" if found.short and engine and found.share is not None else ""
+    )
+    wants = f"; it was given {say_bytes(found.given)} of it" if found.given is not None else wants
+    yield Finding(
+        role="cause" if fails else "note",
+        # it may have ended of something else
+        confidence="certain" if refused else "likely" if found.short or ended else "possible",
+        summary=f"{', '.join(_who(hardware, p) for p in found.others[:3])} of {say_bytes(found.total)} of {found.device.title}"
+        f" on {hardware.node}, which this pod uses{wants}.",
+        evidence=(
+            *(hardware.evidence(found.device, "processes", _quote(p)) for p in found.others[:5]),
+            *(hardware.share_evidence() if found.given is not None else ()),
+            *((log_evidence(refused),) if refused else ()),
+        ),
+        explains=(*_NO_ROOM, "kv-cache-below-max-len", "gpu-memory-utilization-high", *CONSEQUENCES),
+        fixes=tuple(_fixes(hardware, found.device, found.others, engine, found.total - found.held)),
+    )
 
 
 def _of_others(pod: Pod, hardware: Hardware, device: Device) -> list[Process]:

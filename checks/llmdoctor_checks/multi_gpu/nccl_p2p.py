@@ -24,6 +24,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     say_seconds,
 )
+from kubectl_llmdoctor.catalog.gpus import Gpu
 from llmdoctor_checks._blocked import BLOCKED, stands_still, waited
 from llmdoctor_checks._standstill import STUCK_SECONDS, ends_with, killed_at
 
@@ -79,48 +80,57 @@ def nccl_p2p(
     - https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/troubleshooting.html
     - https://docs.vllm.ai/en/latest/usage/troubleshooting/
     """
-    workers = engine.workers_at_least
-    found_stuck = None
+    if engine.workers_at_least < 2:
+        return
     alone = engine.container.gpus == 1  # its peers are in other pods, and reached over the network
-    if logs and workers >= 2 and not alone:
-        found_stuck = (
+    met = None
+    if logs and not alone:
+        met = (
             _stuck(pod, engine, logs, hardware)
             or _killed(pod, engine, logs)
             or _own(pod, engine, logs)
             or _spin(pod, engine, logs, hardware)
         )
-    if found_stuck:
-        yield found_stuck
-        return
+    if met:
+        yield met
+    elif not pod.failing:
+        yield from _by_hand(engine, accelerator, hardware)
+
+
+def _by_hand(engine: Engine, accelerator: Accelerator | None, hardware: Hardware | None) -> Iterator[Finding]:
+    """Variables that turn the direct path off, or the shared memory that takes its place."""
     env = engine.container.env
     found = [v for name, values in _OFF.items() if (v := env.get(name)) and v.value in values]
-    if workers < 2 or not found or pod.failing:
+    if not found:
         return
     names = {v.name for v in found}
     direct, shared = bool(names - {"NCCL_SHM_DISABLE"}), "NCCL_SHM_DISABLE" in names
-    instead = "the network's loopback" if direct and shared else "/dev/shm in host memory" if direct else ""
-    gpu = accelerator.gpu if accelerator else None
-    unused = f"; the NVLink of {gpu.name} is not used" if gpu and gpu.nvlink and direct else ""
-    effect = (
-        f"the {workers} GPUs exchange everything through {instead}{unused}"
-        if instead
-        else f"where the {workers} GPUs have no direct path, they use the network's loopback instead of shared memory"
-    )
     linked = [d for d in hardware.mine if any(link.active for link in d.nvlinks)] if hardware and direct else []
-    shown = (
-        [hardware.evidence(d, "nvlinks", f"active: {sum(bool(n.active) for n in d.nvlinks)}") for d in linked[:1]]
+    shown = [
+        hardware.evidence(d, "nvlinks", f"active: {sum(bool(n.active) for n in d.nvlinks)}")
+        for d in linked[:1]
         if hardware
-        else []
-    )
+    ]
+    gpu = accelerator.gpu if accelerator and direct else None
     yield Finding(
         role="risk" if len(linked) >= 2 else "note",
-        summary=f"{' and '.join(sorted(names))} set by hand: {effect}.",
+        summary=f"{' and '.join(sorted(names))} set by hand: "
+        f"{_detour(engine.workers_at_least, gpu, direct=direct, shared=shared)}.",
         evidence=(*(Evidence(source="pod", ref=v.path, text=f"{v.name}={v.value}") for v in found), *shown),
         fixes=tuple(
             fixes.remove_env(engine.container, v.name, f"Remove {v.name}, unless this node hangs without it")
             for v in found
         ),
     )
+
+
+def _detour(workers: int, gpu: Gpu | None, *, direct: bool, shared: bool) -> str:
+    """Which way the GPUs take instead of the direct one, of shared memory, or of both."""
+    if not direct:
+        return f"where the {workers} GPUs have no direct path, they use the network's loopback instead of shared memory"
+    instead = "the network's loopback" if shared else "/dev/shm in host memory"
+    unused = f"; the NVLink of {gpu.name} is not used" if gpu and gpu.nvlink else ""
+    return f"the {workers} GPUs exchange everything through {instead}{unused}"
 
 
 def _stuck(pod: Pod, engine: Engine, logs: Logs, hardware: Hardware | None) -> Finding | None:

@@ -212,31 +212,7 @@ def _of_metadata(raw: dict[str, Any], path: str) -> Iterator[Fault]:
 
 
 def _of_workload(raw: dict[str, Any], kind: str, template: dict[str, Any], spec: dict[str, Any]) -> Iterator[Fault]:
-    selector, labels = dig(raw, "spec.selector.matchLabels"), table(dig(template, "metadata.labels"))
-    open_labels = any(_OPEN.search(str(word)) for pair in labels.items() for word in pair)
-    # kustomize gives a base that states none of them its namespace, its labels and the selector; and its patches need no ports
-    ports = all(rows(container, "ports") for container in rows(spec, "containers"))
-    whole = bool(labels) or (bool(dig(raw, "metadata.namespace")) and ports)
-    if kind in _FOREVER and whole and dig(raw, "spec.selector") is None:
-        of = (
-            f"of the template's labels ({', '.join(map(str, labels))})"
-            if labels
-            else "and labels of the template, which has none"
-        )
-        own = f"{{app: {dig(raw, 'metadata.name')}}}"
-        both = "" if labels else f"spec.selector: {{matchLabels: {own}}}, and spec.template.metadata.labels: {own}"
-        yield Fault("spec.selector", f"missing: matchLabels {of}", {"matchLabels": labels} if labels else OPEN, both)
-    for key, value in selector.items() if kind in _FOREVER and isinstance(selector, dict) else ():
-        if _no_string(value):
-            yield Fault(f"spec.selector.matchLabels[{key}]", f"{_say(value)} is no string: quote it", _say(value))
-        elif open_labels or _OPEN.search(f"{key} {value}"):
-            continue  # what fills them in may make them the same
-        elif key not in labels:
-            at = f"{TEMPLATES[kind]}.metadata.labels[{key}]"
-            yield Fault(f"spec.selector.matchLabels[{key}]", f"the template has no label {key}", value, at)
-        elif str(labels[key]) != value:
-            text = f"{value}, and the template has {labels[key]}"
-            yield Fault(f"spec.selector.matchLabels[{key}]", text, str(labels[key]))
+    yield from _of_selector(raw, kind, template, spec)
     policy = str(spec.get("restartPolicy") or "Always")
     if not _OPEN.search(policy) and (policy == "Always") != (kind in _FOREVER):
         text = f"{policy}, where {kind} wants {'Always' if kind in _FOREVER else 'Never or OnFailure'}"
@@ -244,14 +220,47 @@ def _of_workload(raw: dict[str, Any], kind: str, template: dict[str, Any], spec:
     replicas = dig(raw, "spec.replicas")
     if isinstance(replicas, str) and replicas.isdigit():
         yield Fault("spec.replicas", f'"{replicas}" is a string: take the quotes away', int(replicas))
-    strategy = dig(raw, "spec.strategy")
-    if kind == "Deployment" and isinstance(strategy, dict) and isinstance(strategy.get("rollingUpdate"), dict):
-        rolling = strategy["rollingUpdate"]
-        if strategy.get("type") == "Recreate" and rolling:
-            yield Fault("spec.strategy.rollingUpdate", "not allowed with the type Recreate", GONE)
-        elif all(str(rolling.get(key)) in ("0", "0%") for key in ("maxSurge", "maxUnavailable")):
-            at = "spec.strategy.rollingUpdate.maxUnavailable"
-            yield Fault("spec.strategy.rollingUpdate", "maxSurge and maxUnavailable are both 0", 1, at)
+    strategy = table(dig(raw, "spec.strategy")) if kind == "Deployment" else {}
+    rolling = strategy.get("rollingUpdate")
+    if strategy.get("type") == "Recreate" and isinstance(rolling, dict) and rolling:
+        yield Fault("spec.strategy.rollingUpdate", "not allowed with the type Recreate", GONE)
+    elif isinstance(rolling, dict) and all(
+        str(rolling.get(key)) in ("0", "0%") for key in ("maxSurge", "maxUnavailable")
+    ):
+        at = "spec.strategy.rollingUpdate.maxUnavailable"
+        yield Fault("spec.strategy.rollingUpdate", "maxSurge and maxUnavailable are both 0", 1, at)
+
+
+def _of_selector(raw: dict[str, Any], kind: str, template: dict[str, Any], spec: dict[str, Any]) -> Iterator[Fault]:
+    """A selector that is missing, or that does not select the labels of the template."""
+    if kind not in _FOREVER:
+        return
+    selector, labels = dig(raw, "spec.selector.matchLabels"), table(dig(template, "metadata.labels"))
+    # kustomize gives a base that states none of them its namespace, its labels and the selector; and its patches need no ports
+    ports = all(rows(container, "ports") for container in rows(spec, "containers"))
+    whole = bool(labels) or (bool(dig(raw, "metadata.namespace")) and ports)
+    if whole and dig(raw, "spec.selector") is None:
+        yield _no_selector(str(dig(raw, "metadata.name")), labels)
+    open_labels = any(_OPEN.search(str(word)) for pair in labels.items() for word in pair)
+    for key, value in selector.items() if isinstance(selector, dict) else ():
+        at = f"spec.selector.matchLabels[{key}]"
+        if _no_string(value):
+            yield Fault(at, f"{_say(value)} is no string: quote it", _say(value))
+        elif open_labels or _OPEN.search(f"{key} {value}"):
+            continue  # what fills them in may make them the same
+        elif key not in labels:
+            yield Fault(at, f"the template has no label {key}", value, f"{TEMPLATES[kind]}.metadata.labels[{key}]")
+        elif str(labels[key]) != value:
+            yield Fault(at, f"{value}, and the template has {labels[key]}", str(labels[key]))
+
+
+def _no_selector(name: str, labels: dict[str, Any]) -> Fault:
+    if labels:
+        text = f"missing: matchLabels of the template's labels ({', '.join(map(str, labels))})"
+        return Fault("spec.selector", text, {"matchLabels": labels})
+    own = f"{{app: {name}}}"
+    both = f"spec.selector: {{matchLabels: {own}}}, and spec.template.metadata.labels: {own}"
+    return Fault("spec.selector", "missing: matchLabels and labels of the template, which has none", OPEN, both)
 
 
 def _of_pod(spec: dict[str, Any], claims: set[str]) -> Iterator[Fault]:

@@ -70,28 +70,32 @@ def within_constraint(subject: Subject, why: str) -> Iterator[Fix]:
     """How a pod gets past OpenShift's constraints: without the fields, or by the narrowest constraint that allows them."""
     pod = next(iter(subject.pods), None)
     found = list(dict.fromkeys((m["group"] or "", m["index"] or "", m["field"]) for m in _FIELD.finditer(why)))
-    operations = list(_removed(pod, found)) if pod else []
-    own = [one for one in found if pod and list(_removed(pod, [one]))]
-    names = ", ".join(f"{group}[{index}].{field}" if group else field for group, index, field in own or found)
-    where = fixes.edited(pod) if pod else "the pod"
-    rest = "what is left unset OpenShift fills in"
     refused = {field for _, _, field in found}
     home = _home_of_root(pod) if pod and refused & _USER else ""
-    rest += f", with a user that is not root; then give {home}" if home else ""
-    if pod and operations and all(field != "volumes" for _, _, field in found):
-        without = fixes.patch(pod, f"Take {names} out of {where}: {rest}", operations)
-    else:
-        without = fixes.advice(f"Take {names or 'what no constraint allows'} out of {where}: {rest}")
-    account = (pod.spec.service_account_name if pod else "") or "default"
+    without = _without_fields(pod, found, home)
     able = (name for name, allowed in _WIDER if refused <= allowed and (name != "nonroot-v2" or _users_but_root(pod)))
-    wider = next(able, "privileged") if refused else "SCC"
+    wider = next(able, "privileged") if refused else ""
+    account = (pod.spec.service_account_name if pod else "") or "default"
     constraint = fixes.platform(
-        f"Let service account {account} of {subject.namespace} use the constraint {wider if wider != 'SCC' else 'that allows it'}",
-        f"oc -n {subject.namespace} adm policy add-scc-to-user {wider} -z {shlex.quote(account)}",
+        f"Let service account {account} of {subject.namespace} use the constraint {wider or 'that allows it'}",
+        f"oc -n {subject.namespace} adm policy add-scc-to-user {wider or 'SCC'} -z {shlex.quote(account)}",
     )
     # who needs more than a user of its own is given that last; what a DaemonSet does on each node it cannot do without its privileges
     of_the_node = wider == "privileged" and subject.workload is not None and subject.workload.kind == "DaemonSet"
     yield from (constraint, without) if (home and wider == "anyuid") or of_the_node else (without, constraint)
+
+
+def _without_fields(pod: Pod | None, found: list[tuple[str, str, str]], home: str) -> Fix:
+    """The refused fields taken out, which OpenShift then fills in; volumes by a person, who knows what they are for."""
+    own = [one for one in found if pod and list(_removed(pod, [one]))]
+    names = ", ".join(f"{group}[{index}].{field}" if group else field for group, index, field in own or found)
+    where = fixes.edited(pod) if pod else "the pod"
+    rest = "what is left unset OpenShift fills in"
+    rest += f", with a user that is not root; then give {home}" if home else ""
+    operations = list(_removed(pod, found)) if pod else []
+    if pod and operations and all(field != "volumes" for _, _, field in found):
+        return fixes.patch(pod, f"Take {names} out of {where}: {rest}", operations)
+    return fixes.advice(f"Take {names or 'what no constraint allows'} out of {where}: {rest}")
 
 
 def _home_of_root(pod: Pod) -> str:

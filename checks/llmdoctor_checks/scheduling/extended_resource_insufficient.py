@@ -273,18 +273,10 @@ def _of_hami(pending: Pending, resource: str) -> bool:
 def _fixes(pending: Pending, found: Cause, other: str) -> Iterator[Fix]:
     resource = found.resource
     if _of_hami(pending, resource):
-        yield fixes.platform(
-            "Have HAMi's scheduler place the pod: schedulerName: hami-scheduler, which its webhook puts into each new pod that asks for "
-            "shares. It leaves out privileged containers, and what is labelled hami.io/webhook: ignore (pod or namespace); or HAMi is not "
-            "installed here",
-            "kubectl get mutatingwebhookconfigurations",
-            "kubectl get pods -A -o wide | grep -i hami",
-            f"kubectl get namespace {pending.pod.namespace} --show-labels",
-        )
+        yield _by_hamis_scheduler(pending)
     for container in asking(pending, resource)[:1] if other else ():
         text = f"Ask for {other} in place of {resource} in {container.name}"
         yield fixes.patch(pending.pod, text, [*instead(container, resource, other)])
-    free = max((r.free or 0 for r in found.reasons if r.resource == resource), default=0)
     offered = ways(pending, found)
     if resource.startswith("hugepages-"):
         yield from _reserved(pending, found)
@@ -299,35 +291,56 @@ def _fixes(pending: Pending, found: Cause, other: str) -> Iterator[Fix]:
             f"See which GPUs the annotations of {fixes.edited(pending.pod)} allow (nvidia.com/use-gputype, "
             "nvidia.com/nouse-gputype, nvidia.com/use-gpuuuid): the model or the UUID of the nodes' GPUs is not among them"
         )
+    free = max((r.free or 0 for r in found.reasons if r.resource == resource), default=0)
     for container in asking(pending, resource)[:1]:
         if free and not offered:
             yield fixes.advice(f"Ask for at most {say_amount(resource, free)} {resource} in {container.name}")
         text = f"Drop {resource} from {container.name}, if it can do without"
         yield fixes.patch(pending.pod, text, [*instead(container, resource)])
-    if resource.startswith("hugepages-"):
-        return
+    if not resource.startswith("hugepages-"):
+        yield from _more_of_it(pending, found, known=mismatch, by_hami=bool(by_hami))
+
+
+def _by_hamis_scheduler(pending: Pending) -> Fix:
+    return fixes.platform(
+        "Have HAMi's scheduler place the pod: schedulerName: hami-scheduler, which its webhook puts into each new pod that asks for "
+        "shares. It leaves out privileged containers, and what is labelled hami.io/webhook: ignore (pod or namespace); or HAMi is not "
+        "installed here",
+        "kubectl get mutatingwebhookconfigurations",
+        "kubectl get pods -A -o wide | grep -i hami",
+        f"kubectl get namespace {pending.pod.namespace} --show-labels",
+    )
+
+
+def _more_of_it(pending: Pending, found: Cause, *, known: bool, by_hami: bool) -> Iterator[Fix]:
+    """More of a resource on the nodes, or a smaller share of a GPU, unless it is known already what keeps HAMi from giving one."""
+    resource, texts = found.resource, [count.text for count in found.counts]
     if pending.requests.get(resource):
         yield fixes.platform(f"Provide {resource} on the nodes that have the GPUs")
     elif "/" in resource:
         yield fixes.platform(f"Free {resource} on those nodes, ask for less of it, or add a node that has it")
-    elif any(words in count.text for count in found.counts for words in _TOO_FEW_GPUS):
+    elif any(words in text for text in texts for words in _TOO_FEW_GPUS):
         yield fixes.advice(
             f"Ask in one container of {fixes.edited(pending.pod)} for no more shares than the nodes have GPUs: each comes from another "
             "GPU; more of one is asked for by its memory"
         )
-    elif not mismatch and (not by_hami or any("CardInsufficient" in count.text for count in found.counts)):
-        if any(is_unfit(count.text) for count in found.counts):  # it does not say why
+    elif not known and (not by_hami or any("CardInsufficient" in text for text in texts)):
+        if any(map(is_unfit, texts)):  # it does not say why
             yield from _allowed(pending)
         if whole := whole_card(pending):
             yield whole
-        shares = [
-            f"{name}: {amount}"
-            for container in pending.pod.containers
-            for name, amount in container.spec.resources.limits.items()
-            if "/" in name
-        ]
-        now = f" ({', '.join(shares)} now)" if shares else ""
-        yield fixes.advice(
-            f"Ask for a smaller share in {fixes.edited(pending.pod)}{now}, or end pods that share the GPUs of these nodes",
-            "kubectl get pods -A -o wide",
-        )
+        yield _smaller_share(pending)
+
+
+def _smaller_share(pending: Pending) -> Fix:
+    shares = [
+        f"{name}: {amount}"
+        for container in pending.pod.containers
+        for name, amount in container.spec.resources.limits.items()
+        if "/" in name
+    ]
+    now = f" ({', '.join(shares)} now)" if shares else ""
+    return fixes.advice(
+        f"Ask for a smaller share in {fixes.edited(pending.pod)}{now}, or end pods that share the GPUs of these nodes",
+        "kubectl get pods -A -o wide",
+    )

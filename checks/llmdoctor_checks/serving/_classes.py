@@ -27,7 +27,7 @@ from kubectl_llmdoctor.api import (
     object_evidence,
     table,
 )
-from llmdoctor_checks._ingress import CLASS_ANNOTATION
+from llmdoctor_checks._ingress import CLASS_ANNOTATION, class_of
 from llmdoctor_checks.scheduling._words import sentence
 from llmdoctor_checks.serving._exposure import backends
 from llmdoctor_checks.serving._routes import answers, led_by_others
@@ -55,39 +55,47 @@ def unserved(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Finding]
             return
         if item.annotations.get(CLASS_ANNOTATION) or dig(item.raw, "status.loadBalancer.ingress"):
             continue
-        told, said = str(dig(item.raw, "spec.ingressClassName") or ""), _said(item, cluster)
-        classes = list(cluster.items("IngressClass"))
-        known = cluster.complete("IngressClass") and bool(classes)
-        there = any(one.name == told for one in classes)
-        served = there if told else any(one.annotations.get(_DEFAULT) == "true" for one in classes)
-        if served or not (said or (known and told)):
+        said = _said(item, cluster)
+        if not _without_controller(item, said, cluster):
             continue
         if any(other is not item and not _said(other, cluster) for other in mine) or answers(pod, logs):
             continue
-        have = ", ".join(one.name for one in classes)
-        text = f"Set ingressClassName of Ingress/{item.name} to " + (
-            classes[0].name if len(classes) == 1 else "the class of its controller"
-        )
-        yield Finding(
-            role="risk" if led_by_others(pod, item, cluster) else "cause",
-            severity="warning",
-            summary=f"Nobody serves Ingress {item.name}: it "
-            + (
-                f"is of class {told}, and there is no such IngressClass"
-                if told
-                else "names no class, and no IngressClass is the default"
-            )
-            + (f", only {have}" if have else "")
-            + f". {pod.name} gets no requests through it.",
-            evidence=(
-                object_evidence(item, "spec.ingressClassName", told or "none"),
-                *((log_evidence(said),) if said else ()),
-            ),
-            fix=fixes.set_field(item, "/spec/ingressClassName", classes[0].name, text, op="add")
-            if len(classes) == 1
-            else fixes.advice(text + (f" ({have})" if have else ""), "kubectl get ingressclasses"),
-        )
+        yield _nobody_serves(item, said, pod, cluster)
         return
+
+
+def _without_controller(item: Item, said: Line | None, cluster: Cluster) -> bool:
+    """Whether an Ingress is of a class that is not there, or of none where none is the default, as far as somebody knows."""
+    told, classes = class_of(item), list(cluster.items("IngressClass"))
+    if any(one.name == told if told else one.annotations.get(_DEFAULT) == "true" for one in classes):
+        return False
+    return bool(said or (told and classes and cluster.complete("IngressClass")))
+
+
+def _nobody_serves(item: Item, said: Line | None, pod: Pod, cluster: Cluster) -> Finding:
+    told, classes = class_of(item), [one.name for one in cluster.items("IngressClass")]
+    have = ", ".join(classes)
+    lacks = (
+        f"is of class {told}, and there is no such IngressClass"
+        if told
+        else "names no class, and no IngressClass is the default"
+    )
+    text = f"Set ingressClassName of Ingress/{item.name} to "
+    if len(classes) == 1:
+        fix = fixes.set_field(item, "/spec/ingressClassName", classes[0], text + classes[0], op="add")
+    else:
+        among = f" ({have})" if have else ""
+        fix = fixes.advice(f"{text}the class of its controller{among}", "kubectl get ingressclasses")
+    return Finding(
+        role="risk" if led_by_others(pod, item, cluster) else "cause",
+        severity="warning",
+        summary=f"Nobody serves Ingress {item.name}: it {lacks}{f', only {have}' if have else ''}. {pod.name} gets no requests through it.",
+        evidence=(
+            object_evidence(item, "spec.ingressClassName", told or "none"),
+            *((log_evidence(said),) if said else ()),
+        ),
+        fix=fix,
+    )
 
 
 def unbalanced(pod: Pod, cluster: Cluster) -> Iterator[Finding]:

@@ -185,28 +185,38 @@ def more_replicas(pod: Pod, times: float, why: str, more: str = "") -> Fix:
     below = [dig(one.raw, path) for one in counted for path in _COUNTS]
     now = max([1, *(count for count in (told, *below) if isinstance(count, int))])
     wanted = max(now + 1, math.ceil(now * times))
-    owners = [f"{one.kind}/{one.name}" for one in chain]
-    for kind, field in _SCALERS:
-        for scaler in pod.cluster.items(kind, pod.namespace):
-            target = dig(scaler.raw, "spec.scaleTargetRef")
-            scaled = dig(target, "kind") or "Deployment", dig(target, "name")
-            made_of = fixes.maker(scaler)
-            # what an operator makes of its object has the bounds that this one says
-            if scaled not in [(one.kind, one.name) for one in (*counted, top)] or made_of in owners:
-                continue
-            most = dig(scaler.raw, f"spec.{field}")
-            where = made_of or f"{kind}/{scaler.name}"
-            if not isinstance(most, int) or most >= wanted or made_of:
-                return fixes.advice(
-                    f"Have {where} scale on waiting requests, so that it runs {wanted} replicas instead of {now}{each}: {why}"
-                )
-            operations = [{"op": "add", "path": f"/spec/{field}", "value": wanted}]
-            return fixes.patch_object(
-                scaler, f"Raise {field} of {where} from {most} to {wanted}{each}: {why}", operations
-            )
+    if found := _scaler_of(pod, [*counted, top], chain):
+        return _scaled_further(*found, now, wanted, f"{each}: {why}")
     whose = f"{pod.template.part} in " if pod.template and at.startswith("/spec/services/") else ""
     summary = f"Run {wanted} replicas of {whose}{top.kind}/{top.name} instead of {now}{each}: {why}"
     return with_replicas(top, at, wanted, summary)
+
+
+def _scaler_of(pod: Pod, scaled: list[Item], chain: list[Item]) -> tuple[Item, str] | None:
+    """The autoscaler that has the replicas of one of these, and its field for the most of them.
+
+    What an operator makes of its object has the bounds that this one says.
+    """
+    names, owners = {(one.kind, one.name) for one in scaled}, {f"{one.kind}/{one.name}" for one in chain}
+    for kind, field in _SCALERS:
+        for scaler in pod.cluster.items(kind, pod.namespace):
+            target = dig(scaler.raw, "spec.scaleTargetRef")
+            meant = dig(target, "kind") or "Deployment", dig(target, "name")
+            if meant in names and fixes.maker(scaler) not in owners:
+                return scaler, field
+    return None
+
+
+def _scaled_further(scaler: Item, field: str, now: int, wanted: int, why: str) -> Fix:
+    """More replicas where an autoscaler has them: a higher maximum, if that is what keeps them few."""
+    most, made_of = dig(scaler.raw, f"spec.{field}"), fixes.maker(scaler)
+    where = made_of or f"{scaler.kind}/{scaler.name}"
+    if not isinstance(most, int) or most >= wanted or made_of:
+        return fixes.advice(
+            f"Have {where} scale on waiting requests, so that it runs {wanted} replicas instead of {now}{why}"
+        )
+    operations = [{"op": "add", "path": f"/spec/{field}", "value": wanted}]
+    return fixes.patch_object(scaler, f"Raise {field} of {where} from {most} to {wanted}{why}", operations)
 
 
 def with_replicas(top: Item, at: str, wanted: int, summary: str) -> Fix:

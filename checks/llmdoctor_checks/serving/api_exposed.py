@@ -94,37 +94,70 @@ def api_exposed(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None)
     - https://kubernetes.io/docs/concepts/services-networking/service/#internal-load-balancer
     - https://docs.vllm.ai/en/latest/usage/security/
     """
-    served = [engine for engine in subject.engines(pod) if not _has_key(engine)]
+    for engine in subject.engines(pod):
+        if _has_key(engine):
+            continue
+        used = _used(pod, engine, logs) if engine.name == "ollama" and logs is not None else None
+        found = used or _open(pod, _Listener(engine.label, engine.container, ports(engine), engine), cluster)
+        yield from (found,) if found else ()
     routers = [] if subject.engines(pod) else [c for c in pod.containers if _routes(c, pod.namespace, cluster)]
-    for title, container, open_ports in (
-        *((engine.label, engine.container, ports(engine)) for engine in served),
-        *(("The router" if c.name == "router" else f"The router {c.name}", c, c.declared_ports) for c in routers),
-    ):
-        engine = next((e for e in served if e.container is container), None)
-        if engine and engine.name == "ollama" and logs is not None and (found := _used(pod, engine, logs)):
-            yield found
-            continue
-        hidden, unseen = bool(engine and not engine.found.argv_known), _unseen(container)
-        if hidden and (unseen or container.spec.command or not container.spec.args or _may_be_keyed(container)):
-            continue
-        closed = restricted(pod, cluster)
-        open_ways = [] if closed else list(ways(pod, open_ports - _others(container), cluster))
-        if public := [way for way in open_ways if way.public]:
-            found = _finding(pod, title, container, engine, public[0], "risk")
-            # what starts an image of one's own by the arguments that it is given seldom adds a key to them
-            sure = not hidden and not (unseen and (engine is None or _KEYS.get(engine.name, ("", ""))[1]))
-            yield found if sure else msgspec.structs.replace(found, confidence="possible")
-        elif hidden:
-            continue
-        elif open_ways:
-            yield _finding(pod, title, container, engine, open_ways[0], "note")
-        elif not closed and (port := _host_port(pod, container, open_ports)):
-            yield Finding(
-                role="note",
-                confidence="possible",
-                summary=f"{title} asks for no key and listens on port {port} of the node itself.",
-                evidence=(pod_evidence(pod, "hostNetwork", str(pod.spec.host_network).lower()),),
-            )
+    for container in routers:
+        title = "The router" if container.name == "router" else f"The router {container.name}"
+        found = _open(pod, _Listener(title, container, container.declared_ports, None), cluster)
+        yield from (found,) if found else ()
+
+
+class _Listener(msgspec.Struct, frozen=True):
+    """A server that asks for no key as far as is known, or a router before servers: what it is called, and where it listens."""
+
+    title: str
+    container: Container
+    ports: set[int]
+    engine: Engine | None
+
+    @property
+    def hidden(self) -> bool:
+        """Whether not all of its arguments are known."""
+        return self.engine is not None and not self.engine.found.argv_known
+
+    @property
+    def may_ask(self) -> bool:
+        """Whether it may well be told to ask for a key where nobody sees it."""
+        container = self.container
+        return self.hidden and bool(
+            _unseen(container) or container.spec.command or not container.spec.args or _may_be_keyed(container)
+        )
+
+    @property
+    def sure(self) -> bool:
+        """Whether it asks for none; what starts an image of one's own by the arguments that it is given seldom adds a key to them."""
+        keyed = self.engine is None or bool(_KEYS.get(self.engine.name, ("", ""))[1])
+        return not self.hidden and not (_unseen(self.container) and keyed)
+
+
+def _open(pod: Pod, server: _Listener, cluster: Cluster) -> Finding | None:
+    """The way by which a server can be reached: from outside the cluster, else from all of it, else by a port of the node."""
+    if server.may_ask:
+        return None
+    title, container, engine = server.title, server.container, server.engine
+    closed = restricted(pod, cluster)
+    open_ways = [] if closed else list(ways(pod, server.ports - _others(container), cluster))
+    if public := [way for way in open_ways if way.public]:
+        found = _finding(pod, title, container, engine, public[0], "risk")
+        return found if server.sure else msgspec.structs.replace(found, confidence="possible")
+    if server.hidden:
+        return None
+    if open_ways:
+        return _finding(pod, title, container, engine, open_ways[0], "note")
+    port = None if closed else _host_port(pod, container, server.ports)
+    if not port:
+        return None
+    return Finding(
+        role="note",
+        confidence="possible",
+        summary=f"{title} asks for no key and listens on port {port} of the node itself.",
+        evidence=(pod_evidence(pod, "hostNetwork", str(pod.spec.host_network).lower()),),
+    )
 
 
 def _used(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:

@@ -106,25 +106,15 @@ def metrics_not_scraped(
         return
     if not pod.exists and not engine.found.argv_known:
         return  # what an image of somebody's own starts, and where, is not to be seen in a manifest
-    if (
-        pod.exists
-        and (found := refused_picker(engine, _switch_on(pod, engine) if metrics_off(engine) else None)) is not None
-    ):
+    switch = _switch_on(pod, engine) if metrics_off(engine) else None
+    if pod.exists and (found := refused_picker(engine, switch)) is not None:
         yield found
         return
     if metrics is not None and metrics.queried(of_engine=True):
         return
     asked = list(_asked(pod, engine, cluster))
-    if not asked and metrics is not None and _settled(pod, metrics) and (source := metrics.queried(of_engine=False)):
-        known = metrics.name_of("memory_working_set") or metrics.name_of("cpu_seconds")
-        yield Finding(
-            role="note",
-            summary=f"Prometheus knows the containers of {pod.name}, and no metric of {engine.title} in it.",
-            evidence=(Evidence(source="metric", ref=source, text=f"{known or 'metrics'} of {pod.name}"),),
-            fix=_switch_on(pod, engine)
-            if metrics_off(engine)
-            else fixes.platform(f"Add a PodMonitor for {fixes.pods_of(pod)}"),
-        )
+    if not asked and (found := _no_metric_of_it(pod, engine, metrics)) is not None:
+        yield found
         return
     right = [
         one
@@ -132,31 +122,51 @@ def metrics_not_scraped(
         if one.port is not None and not metrics_off(engine) and one.path in _PATHS.get(engine.name, (one.path,))
     ]
     if right:
-        if (found := _taken_by_none(pod, engine, right, cluster, logs)) is not None:
-            yield found
-        return
-    if asked and _scrapes(engine, _PATHS.get(engine.name, (asked[0].path,)), logs, _GOT, "200"):
+        found = _taken_by_none(pod, engine, right, cluster, logs)
+    elif asked and _scrapes(engine, _PATHS.get(engine.name, (asked[0].path,)), logs, _GOT, "200"):
         return  # who asks in the right place is not told of in any monitor
+    else:
+        found = _asked_in_vain(pod, engine, subject, asked, logs)
+    if found is not None:
+        yield found
+
+
+def _no_metric_of_it(pod: Pod, engine: Engine, metrics: Metrics | None) -> Finding | None:
+    """A Prometheus that knows the pod's containers, and nothing of its engine."""
+    source = metrics.queried(of_engine=False) if metrics is not None and _settled(pod, metrics) else ""
+    if metrics is None or not source:
+        return None
+    known = metrics.name_of("memory_working_set") or metrics.name_of("cpu_seconds")
+    return Finding(
+        role="note",
+        summary=f"Prometheus knows the containers of {pod.name}, and no metric of {engine.title} in it.",
+        evidence=(Evidence(source="metric", ref=source, text=f"{known or 'metrics'} of {pod.name}"),),
+        fix=_switch_on(pod, engine)
+        if metrics_off(engine)
+        else fixes.platform(f"Add a PodMonitor for {fixes.pods_of(pod)}"),
+    )
+
+
+def _asked_in_vain(pod: Pod, engine: Engine, subject: Subject, asked: list[Asked], logs: Logs | None) -> Finding | None:
+    """A monitor that asks elsewhere, or misses the pod, or is of another namespace; or none that is known."""
+    cluster = pod.cluster
     scaling = _without_value(engine, subject, cluster)
-    for one in asked:
-        yield _finding(pod, engine, one, scaling, _refused(engine, one, logs))
-        return
+    if asked:
+        return _finding(pod, engine, asked[0], scaling, _refused(engine, asked[0], logs))
     if (missed := _missed(pod, cluster, lacking=scaling is not None)) is not None:
-        yield _beside(pod, *missed, scaling)
-        return
+        return _beside(pod, *missed, scaling)
     if (elsewhere := _in_another_namespace(pod, cluster)) is not None:
-        yield _out_of_reach(pod, elsewhere, scaling)
-        return
-    kinds = ("ServiceMonitor", "PodMonitor")
-    if pod.ready and all(cluster.complete(kind, pod.namespace) for kind in kinds):
-        yield Finding(
-            role="note",
-            confidence="possible",
-            summary=f"No PodMonitor, ServiceMonitor or annotation of {pod.namespace} is meant for {pod.name}: the metrics of "
-            f"{engine.title} may reach no Prometheus.",
-            evidence=(pod_evidence(pod, "metadata.labels", say_pairs(pod.labels)),),
-            fix=fixes.platform(f"Add a PodMonitor for {fixes.pods_of(pod)}"),
-        )
+        return _out_of_reach(pod, elsewhere, scaling)
+    if not pod.ready or not all(cluster.complete(kind, pod.namespace) for kind in ("ServiceMonitor", "PodMonitor")):
+        return None
+    return Finding(
+        role="note",
+        confidence="possible",
+        summary=f"No PodMonitor, ServiceMonitor or annotation of {pod.namespace} is meant for {pod.name}: the metrics of "
+        f"{engine.title} may reach no Prometheus.",
+        evidence=(pod_evidence(pod, "metadata.labels", say_pairs(pod.labels)),),
+        fix=fixes.platform(f"Add a PodMonitor for {fixes.pods_of(pod)}"),
+    )
 
 
 def _asked(pod: Pod, engine: Engine, cluster: Cluster) -> Iterator[Asked]:

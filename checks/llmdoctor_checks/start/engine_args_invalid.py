@@ -191,29 +191,11 @@ def _refused(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     fatal = [p for p in engine.problems if p.kind in _FATAL]
     if not fatal:
         return
-    container = engine.container
-    ended = ending_of(container)
-    crashed = container.crashed
+    ended, crashed = ending_of(engine.container), engine.container.crashed
     if crashed and _took_its_arguments(ended, logs):
         return
     if crashed and (ended is None or ended.code in (1, 2)):
-        said = _no_option(engine, logs)
-        named = said is not None and any(p.text == said[0] for p in fatal)
-        quick = ended and (ended.code == 2 or named)
-        sure = _sure(fatal)
-        shown = sure or fatal
-        yield Finding(
-            confidence="certain" if quick and sure else "likely" if quick or sure or not ended else "possible",
-            summary=f"Container {container.name} ends over its arguments: {_list(shown)}.",
-            evidence=(
-                *(problem_evidence(pod, p) for p in shown),
-                *(shared[1] for p in shown if (shared := _from_config_map(engine, p))),
-                *((log_evidence(said[1]),) if said and named else ()),
-                *((pod_evidence(pod, ended.path, ended.text),) if ended else ()),
-            ),
-            explains=FAILED_START,
-            fixes=tuple(_fixes(engine, shown)),
-        )
+        yield _ended_over_them(pod, engine, fatal, ended, logs)
     elif not pod.exists and (sure := _sure(fatal) or _misspelt(engine, fatal)):
         yield Finding(
             role="risk",
@@ -223,6 +205,29 @@ def _refused(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
             evidence=tuple(problem_evidence(pod, p) for p in sure),
             fixes=tuple(_fixes(engine, sure)),
         )
+
+
+def _ended_over_them(
+    pod: Pod, engine: Engine, fatal: list[Problem], ended: Ending | None, logs: Logs | None
+) -> Finding:
+    """An engine that ended as one does that refuses its arguments; certain where its parser's code or words say so."""
+    said = _no_option(engine, logs)
+    named = said is not None and any(p.text == said[0] for p in fatal)
+    quick = ended and (ended.code == 2 or named)
+    sure = _sure(fatal)
+    shown = sure or fatal
+    return Finding(
+        confidence="certain" if quick and sure else "likely" if quick or sure or not ended else "possible",
+        summary=f"Container {engine.container.name} ends over its arguments: {_list(shown)}.",
+        evidence=(
+            *(problem_evidence(pod, p) for p in shown),
+            *(shared[1] for p in shown if (shared := _from_config_map(engine, p))),
+            *((log_evidence(said[1]),) if said and named else ()),
+            *((pod_evidence(pod, ended.path, ended.text),) if ended else ()),
+        ),
+        explains=FAILED_START,
+        fixes=tuple(_fixes(engine, shown)),
+    )
 
 
 def _took_its_arguments(ending: Ending | None, logs: Logs | None) -> bool:

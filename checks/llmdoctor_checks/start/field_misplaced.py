@@ -97,17 +97,7 @@ def field_misplaced(pod: Pod, subject: Subject) -> Iterator[Finding]:
     if pod.exists or not (deeper or subject.engines(pod)):
         return
     found: list[_Place] = [(pod, *place) for place in deeper]
-    found += [(pod, key, key, "an element of containers") for key in spec if key in _OF_CONTAINER]
-    found += ((pod, *place) for place in _in_security_context(spec, _OF_CONTAINER_SECURITY, "an element of containers"))
-    if pod.template_of is not None and pod.template_of.kind in _WORKLOADS:
-        found += ((pod.template_of, *place) for place in _in_workload(pod.template_of.raw))
-    raws = {group: rows(spec, group) for group in ("containers", "initContainers")}
-    for container in pod.containers:
-        group = raws["initContainers" if container.pointer.startswith("/initContainers") else "containers"]
-        if container.index < len(group) and group[container.index].get("name") == container.name:
-            own = group[container.index]
-            found += ((container, *place) for place in _in_container(own))
-            found += ((container, *place) for place in _in_security_context(own, _OF_POD_SECURITY, "the pod's spec"))
+    found += _of_pod(pod, spec)
     if not found:
         return
     grave = [row for row in found if not _MINOR.intersection(row[2:])]
@@ -115,17 +105,33 @@ def field_misplaced(pod: Pod, subject: Subject) -> Iterator[Finding]:
     above = where.path if isinstance(where, Container) else pod.spec_path if where is pod else ""
     inside = ".".join(filter(None, (above, path.rpartition(".")[0])))
     stands = f"stands under {inside}" if inside else "stands beside spec"
+    meant = _alike(field, belongs)
+    change = f"Write {belongs} for {field}" if meant else f"Move {field} to {belongs}"
     yield Finding(
         role="risk" if grave else "note",
         confidence="certain",
         summary=f"{field} {stands}, where Kubernetes knows no such field: it is refused or dropped; "
-        f"{belongs + ' is meant' if _alike(field, belongs) else 'it belongs to ' + belongs}.",
+        f"{belongs + ' is meant' if meant else 'it belongs to ' + belongs}.",
         evidence=tuple(_evidence(*row) for row in grave or found),
-        fix=fixes.advice(
-            f"{f'Write {belongs} for {field}' if _alike(field, belongs) else f'Move {field} to {belongs}'} in "
-            f"{fixes.edited(pod)}"
-        ),
+        fix=fixes.advice(f"{change} in {fixes.edited(pod)}"),
     )
+
+
+def _of_pod(pod: Pod, spec: dict[str, Any]) -> Iterator[_Place]:
+    """The fields of a pod's spec, of the workload above it and of its containers that belong elsewhere."""
+    yield from ((pod, key, key, "an element of containers") for key in spec if key in _OF_CONTAINER)
+    for place in _in_security_context(spec, _OF_CONTAINER_SECURITY, "an element of containers"):
+        yield (pod, *place)
+    if pod.template_of is not None and pod.template_of.kind in _WORKLOADS:
+        for place in _in_workload(pod.template_of.raw):
+            yield (pod.template_of, *place)
+    raws = {group: rows(spec, group) for group in ("containers", "initContainers")}
+    for container in pod.containers:
+        group = raws["initContainers" if container.pointer.startswith("/initContainers") else "containers"]
+        if container.index < len(group) and group[container.index].get("name") == container.name:
+            own = group[container.index]
+            for place in (*_in_container(own), *_in_security_context(own, _OF_POD_SECURITY, "the pod's spec")):
+                yield (container, *place)
 
 
 def _evidence(at: Pod | Container | Item, path: str, field: str, _: str) -> Evidence:

@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
+
 from kubectl_llmdoctor.api import Container, Engine, Finding, Fix, Pod, check, fixes, pod_evidence, setting_evidence
 from llmdoctor_checks.start._images import root_image
 from llmdoctor_checks.start._scripts import INSTALLS, PIP, fails_at, quoted
@@ -133,42 +135,81 @@ def _as_other_user(container: Container) -> Finding | None:
 _NEEDED = {"HOME": "/tmp", "USER": "llm", "HF_HOME": "/tmp/hf"}
 
 
+class _Home(msgspec.Struct, frozen=True):
+    """The home of a container that is to run as a user of its own, where it has none or root's.
+
+    Only root may enter /root, whoever may write to what is mounted below it; a volume in its place is the group's.
+    """
+
+    container: Container
+
+    @property
+    def of_root(self) -> bool:
+        home = self.container.env.get("HOME")
+        return home is None or str(home.value or "").rstrip("/") == "/root"
+
+    @property
+    def _paths(self) -> list[str]:
+        return [mount.mount_path.rstrip("/") for mount in self.container.spec.volume_mounts]
+
+    @property
+    def kept(self) -> bool:
+        """Whether a volume is in the place of root's home."""
+        return self.of_root and "/root" in self._paths
+
+    @property
+    def moved(self) -> list[tuple[int, str]]:
+        """The mounts below it, which move with the home, each with its place in the list."""
+        if not self.of_root or self.kept:
+            return []
+        return [(at, path) for at, path in enumerate(self._paths) if path.startswith("/root/")]
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What must be set, or set otherwise."""
+        env, moved = self.container.env, self.moved
+        needed = {name: value for name, value in sorted(_NEEDED.items()) if name not in env}
+        if moved or self.kept:
+            needed.pop("HF_HOME", None)
+        for one in self.container.spec.env if moved else ():
+            if (value := str(one.value or "")).startswith("/root/"):
+                needed[one.name] = f"/tmp/{value[6:]}"
+        if self.of_root and (self.kept or "HOME" in env):
+            needed["HOME"] = "/root" if self.kept else _NEEDED["HOME"]
+        return needed
+
+    @property
+    def told(self) -> list[dict[str, Any]]:
+        """What is changed of arguments that name a mount that moves."""
+        moved = self.moved
+        return [
+            {
+                "op": "replace",
+                "path": f"{self.container.pointer}/{place[:-1].replace('[', '/')}",
+                "value": word.replace("/root/", "/tmp/"),
+            }
+            for place, word in (self.container.words if moved and not self.container.told else ())
+            if any(path in word for _, path in moved)
+        ]
+
+
 def _as_a_user(container: Container) -> Fix:
     """A user with a number, a group for its volumes, and a home, where the container has none or root's, whose mounts move with it."""
-    paths = [mount.mount_path.rstrip("/") for mount in container.spec.volume_mounts]
-    home = container.env.get("HOME")
-    of_root = home is None or str(home.value or "").rstrip("/") == "/root"
-    # only root may enter /root, whoever may write to what is mounted below it; a volume in its place is the group's
-    kept = of_root and "/root" in paths
-    moved = [(at, path) for at, path in enumerate(paths) if path.startswith("/root/")] if of_root and not kept else []
-    needed = {name: value for name, value in sorted(_NEEDED.items()) if name != "HF_HOME" or not (moved or kept)}
-    variables = {name: value for name, value in needed.items() if name not in container.env}
-    named = ((one.name, str(one.value or "")) for one in container.spec.env if moved)
-    variables |= {name: f"/tmp/{value[6:]}" for name, value in named if value.startswith("/root/")}
-    if of_root and (kept or home is not None):
-        variables["HOME"] = "/root" if kept else _NEEDED["HOME"]
-    told = [
-        {
-            "op": "replace",
-            "path": f"{container.pointer}/{place[:-1].replace('[', '/')}",
-            "value": word.replace("/root/", "/tmp/"),
-        }
-        for place, word in (container.words if moved and not container.told else ())
-        if any(path in word for _, path in moved)
-    ]
+    home = _Home(container)
+    told = home.told
     operations: list[dict[str, Any]] = [
         {"op": "add", "path": f"{container.pointer}/securityContext/runAsUser", "value": 1000},
         {"op": "add", "path": "/securityContext/fsGroup", "value": 1000},
         *(
             {"op": "replace", "path": f"{container.pointer}/volumeMounts/{at}/mountPath", "value": f"/tmp/{path[6:]}"}
-            for at, path in moved
+            for at, path in home.moved
         ),
         *told,
     ]
     summary = f"Run {container.name} as user 1000, with a group for its volumes and a home that it may write"
-    summary += ", which has what is mounted below /root" if moved else ", the volume at /root" if kept else ""
+    summary += ", which has what is mounted below /root" if home.moved else ", the volume at /root" if home.kept else ""
     summary += ", also by its arguments" if told else ""
-    return fixes.patch(container.pod, summary, operations + fixes.variable_operations(container, variables)[0])
+    return fixes.patch(container.pod, summary, operations + fixes.variable_operations(container, home.variables)[0])
 
 
 def _user(container: Container) -> tuple[Container | Pod, str, str] | None:

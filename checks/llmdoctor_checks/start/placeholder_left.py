@@ -138,12 +138,7 @@ def placeholder_left(pod: Pod, subject: Subject, logs: Logs | None, events: Even
     - https://huggingface.co/docs/hub/security-tokens
     """
     engines = {engine.container.name: engine for engine in subject.engines(pod)}
-    # which engine it is cannot be told by an image that nobody filled in
-    unnamed = [c for c in pod.containers if c.gpus and _in_image(c.spec.image)]
-    if (pod.exists and pod.ready) or not (engines or unnamed):
-        return
-    containers = [c for c in pod.containers if c.name in engines or c.role == "init" or c in unnamed]
-    found = [(c, *rest) for c in containers for rest in _places(c, engines.get(c.name))]
+    found = [] if pod.exists and pod.ready else [*_left(pod, engines)]
     if not found:
         return
     form = _is_form(pod)
@@ -158,6 +153,15 @@ def placeholder_left(pod: Pod, subject: Subject, logs: Logs | None, events: Even
         explains=_CONSEQUENCES if proven else (),
         fix=_fix(container, path, text, evidence, engines.get(container.name)),
     )
+
+
+def _left(pod: Pod, engines: dict[str, Engine]) -> Iterator[tuple[Container, str, str, Evidence, bool]]:
+    """The placeholders of a server's containers, and of what prepares it."""
+    # which engine it is cannot be told by an image that nobody filled in
+    unnamed = [c for c in pod.containers if c.gpus and _in_image(c.spec.image)]
+    for container in pod.containers if engines or unnamed else ():
+        if container.name in engines or container.role == "init" or container in unnamed:
+            yield from ((container, *place) for place in _places(container, engines.get(container.name)))
 
 
 def _fix(container: Container, path: str, text: str, evidence: Evidence, engine: Engine | None) -> Fix:

@@ -68,44 +68,45 @@ def post_start_hook_failed(pod: Pod, events: Events | None, logs: Logs | None) -
     failed = [e for e in events.of("FailedPostStartHook", kind="Pod") if e.name == pod.name]
     for container in pod.containers:
         hook = container.spec.lifecycle.post_start if container.spec.lifecycle else None
-        # an event names the container by its path, and up to Kubernetes 1.24 in its message
-        named = (f"{{{container.name}}}", f'for Container "{container.name}" in Pod')
-        mine = [
-            e
-            for e in failed
-            if any(name in f"{e.field_path} {e.message}" for name in named) or (len(pod.containers) == 1 and hook)
-        ]
         waiting = container.waiting
         held = waiting is not None and waiting.reason == "PostStartHookError"
-        if container.status.ready or hook is None or not (mine or held):
-            continue
-        command = _command(hook)
-        asked = any(log.holds(_ASKED) for log in container.own_logs(logs))
-        begun = any(any(log.matching(_BEGUN, _PARTS)) for log in container.own_logs(logs))
-        said = f"postStart hook of {container.name}" + (f" ({command[:_QUOTED]})" if command else "")
-        gone = _GONE.search(mine[-1].message if mine else waiting.message if waiting else "") is not None
-        pulls = not gone and any(text in command for text in _PULLS)
-        how = (
-            f": {container.name} itself had ended by then"
-            if gone
-            else ", and the kubelet kills the container each time"
-        )
-        yield Finding(
-            confidence="possible" if gone else "certain",  # what ended the container stands before it
-            summary=f"The {said} failed{_often(mine)}{how}.",
-            evidence=tuple(_evidence(pod, container, command, mine, held=held)),
-            explains=(*CRASHED, "engine-dead"),
-            fixes=(
-                *(_waiting(container) if pulls and not (_WAITS.search(command) or asked or begun) else ()),
-                *(_fix_of_pull(pod, begun=begun) if pulls else ()),
-                *(_of_ended(container) if gone else ()),
-                fixes.advice(
-                    f"Run the hook's command by hand to see what it says; let it wait for the server, and not fail, in {fixes.edited(pod)}",
-                    f"kubectl -n {pod.namespace} logs {pod.name} -c {container.name} --previous",
-                ),
+        mine = [e for e in failed if _is_of(e, container) or (len(pod.containers) == 1 and hook)]
+        if not container.status.ready and hook is not None and (mine or held):
+            yield _failed(pod, container, _command(hook), mine, logs, held=held)
+            return
+
+
+def _is_of(event: Event, container: Container) -> bool:
+    """Whether an event names a container: by its path, and up to Kubernetes 1.24 in its message."""
+    named = (f"{{{container.name}}}", f'for Container "{container.name}" in Pod')
+    return any(name in f"{event.field_path} {event.message}" for name in named)
+
+
+def _failed(
+    pod: Pod, container: Container, command: str, mine: list[Event], logs: Logs | None, *, held: bool
+) -> Finding:
+    waiting = container.waiting
+    asked = any(log.holds(_ASKED) for log in container.own_logs(logs))
+    begun = any(any(log.matching(_BEGUN, _PARTS)) for log in container.own_logs(logs))
+    gone = _GONE.search(mine[-1].message if mine else waiting.message if waiting else "") is not None
+    pulls = not gone and any(text in command for text in _PULLS)
+    how = f": {container.name} itself had ended by then" if gone else ", and the kubelet kills the container each time"
+    said = f"postStart hook of {container.name}" + (f" ({command[:_QUOTED]})" if command else "")
+    return Finding(
+        confidence="possible" if gone else "certain",  # what ended the container stands before it
+        summary=f"The {said} failed{_often(mine)}{how}.",
+        evidence=tuple(_evidence(pod, container, command, mine, held=held)),
+        explains=(*CRASHED, "engine-dead"),
+        fixes=(
+            *(_waiting(container) if pulls and not (_WAITS.search(command) or asked or begun) else ()),
+            *(_fix_of_pull(pod, begun=begun) if pulls else ()),
+            *(_of_ended(container) if gone else ()),
+            fixes.advice(
+                f"Run the hook's command by hand to see what it says; let it wait for the server, and not fail, in {fixes.edited(pod)}",
+                f"kubectl -n {pod.namespace} logs {pod.name} -c {container.name} --previous",
             ),
-        )
-        return
+        ),
+    )
 
 
 def _waiting(container: Container) -> Iterator[Fix]:

@@ -291,11 +291,16 @@ def _kserve(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
             (pod_evidence(pod, f"metadata.annotations[{asked[0]}]", asked[1]), _present(pod), *left_out),
             fix=_moved(pod) if left_out else None,
         )
-        return
-    if not asked and _brings_nothing(pod):
-        return
+    elif asked or not _brings_nothing(pod):
+        loads = next(_loads_what_is_not_there(pod, subject, logs), None) if labelled else None
+        if found := loads or (_told_a_folder(pod, server, logs) if server else None):
+            yield found
+
+
+def _loads_what_is_not_there(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
+    """Engines that are told a model below the folder, by nothing but that."""
     listed, by_one = _listed_image(pod)
-    for engine in subject.engines(pod) if labelled else ():
+    for engine in subject.engines(pod):
         model = engine.explicit("model")
         if model is None or not f"{model.value}/".startswith(f"{_MODELS}/"):
             continue
@@ -308,20 +313,24 @@ def _kserve(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Finding]:
                 (setting_evidence(engine.container, model), _present(pod)),
                 fix=by_one,
             )
-            return
-    # servers that are no engine, as of scikit-learn or TensorFlow, are told the folder by their runtime
-    told = next((x for x in server.spec.argv if _MODELS in x), None) if server else None
-    missed = _misses_model(server, logs, _NO_FOLDER) if server and told and server.mount_over(_MODELS) is None else None
-    if server and told and missed:
-        why, left_out = _left_out(pod)
-        yield _finding(
-            pod,
-            "cause",
-            f"{server.name} is told to serve from {_MODELS}, where KServe brings what storageUri names, and finds nothing there: the pod "
-            f"has neither its storage-initializer nor another volume there{why or listed}.",
-            (log_evidence(missed), pod_evidence(server, "args", told), _present(pod), *left_out),
-            fix=_moved(pod) if left_out else by_one,
-        )
+
+
+def _told_a_folder(pod: Pod, server: Container, logs: Logs | None) -> Finding | None:
+    """A server that is no engine, as of scikit-learn or TensorFlow: its runtime tells it the folder."""
+    told = next((x for x in server.spec.argv if _MODELS in x), None)
+    missed = _misses_model(server, logs, _NO_FOLDER) if told and server.mount_over(_MODELS) is None else None
+    if not told or not missed:
+        return None
+    listed, by_one = _listed_image(pod)
+    why, left_out = _left_out(pod)
+    return _finding(
+        pod,
+        "cause",
+        f"{server.name} is told to serve from {_MODELS}, where KServe brings what storageUri names, and finds nothing there: the pod "
+        f"has neither its storage-initializer nor another volume there{why or listed}.",
+        (log_evidence(missed), pod_evidence(server, "args", told), _present(pod), *left_out),
+        fix=_moved(pod) if left_out else by_one,
+    )
 
 
 def _listed_image(pod: Pod) -> tuple[str, Fix | None]:
