@@ -24,6 +24,9 @@ _DEFINED_AT = {
     "monitoring.coreos.com": "prometheus-operator/prometheus-operator/releases/latest/download/stripped-down-crds.yaml",
 }
 
+#: Who does one of these with a client that keeps a copy of the objects does all of them.
+_READS = ("get", "list", "watch")
+
 #: Kinds with a plain number of replicas.
 _SCALABLE = ("Deployment", "StatefulSet")
 
@@ -41,7 +44,8 @@ class Objects(Topic):
             "workload": lambda: self._edited,
             "node": self.node_name,
             "account": self.account,
-            "verbs": "get,list,watch" if (verb := self.captured.get("verb", "")) in ("get", "list", "watch") else verb,
+            "verbs": "get,list,watch" if (verb := self.captured.get("verb", "")) in _READS else verb,
+            "verbs_said": "get, list and watch" if verb in _READS else verb,
             "resource_in": ".".join(filter(None, map(self.captured.get, ("plain", "group"))))
             + self.captured.get("part", ""),
             "copied_from": lambda: self.made[1],

@@ -110,20 +110,19 @@ def _fixes(pod: Pod, engine: Engine, found: Silence, *, ended: bool) -> Iterator
         )
     if not pod.exists:
         return
+    if ended and engine.at_least("0.5.7") and engine.explicit("soft_watchdog_timeout_seconds") is None:
+        yield fixes.set_flag(
+            engine,
+            "soft_watchdog_timeout_seconds",
+            "--soft-watchdog-timeout",
+            "30",
+            "Have SGLang log the stacks of its processes when a step takes 30 s, which tell where it stands still the next time; leave "
+            "the probe, which was right",
+        )
+        return
     if ended:
-        yield (
-            fixes.set_flag(
-                engine,
-                "soft_watchdog_timeout_seconds",
-                "--soft-watchdog-timeout",
-                "30",
-                "Have SGLang log the stacks of its processes when a step takes 30 s, which tell where it stands still the next time; leave the "
-                "probe, which was right",
-            )
-            if engine.at_least("0.5.7") and engine.explicit("soft_watchdog_timeout_seconds") is None
-            else fixes.advice(
-                "Save the stacks of its processes (py-spy dump) the next time before the probe ends it, which was right",
-            )
+        yield fixes.advice(
+            "Save the stacks of its processes (py-spy dump) the next time before the probe ends it, which was right"
         )
         return
     yield fixes.advice(
