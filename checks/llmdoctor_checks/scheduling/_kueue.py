@@ -217,9 +217,9 @@ def too_large(workload: Item, cluster: Cluster) -> TooLarge | None:
         for name, each in asked.items():
             if not isinstance(pods, int) or name not in quotas or isinstance(pod_set.get("minCount"), int):
                 continue  # one that may be admitted in part
-            most, flavor = max(quotas[name])
+            most, of_flavor = max(quotas[name])
             if pods * each > most > 0:
-                return TooLarge(str(pod_set.get("name")), pods, name, pods * each, most, flavor, queue)
+                return TooLarge(str(pod_set.get("name")), pods, name, pods * each, most, of_flavor, queue)
     return None
 
 

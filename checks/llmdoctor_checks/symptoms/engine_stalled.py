@@ -82,11 +82,11 @@ def _silent(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     container = engine.container
     ending = next((one for one in endings(pod) if one.container is container), None)
     if ending is not None and (found := ended_silent(ending, log_of(ending, logs))) is not None:
-        what, shown = "had", (pod_evidence(pod, ending.path, ending.text),)
+        what, shown = "had", [pod_evidence(pod, ending.path, ending.text)]
     elif (
         not container.engine_dead and (found := runs_silent(logs.current(container.name), pod.cluster.now)) is not None
     ):
-        what, shown = "has", ()
+        what, shown = "has", []
     else:
         return None
     orphans = " It went on with requests whose clients had gone." if found.orphan else ""
