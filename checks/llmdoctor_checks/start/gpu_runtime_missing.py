@@ -42,6 +42,7 @@ from llmdoctor_checks._ollama import (
     fallback,
     latest,
     lost,
+    with_rocm,
     without_driver,
     wrong_library,
 )
@@ -179,7 +180,9 @@ def _of(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Iterator[Fin
         yield from _without_kfd(pod, engine, logs)
     if line is None or not asked or lost(container.name, logs):
         return
-    unfit, fix = _what_is_missing(pod, engine, line, of_amd=all(name.startswith("amd.com/") for name in asked))
+    if with_rocm(engine) and all(name.startswith("amd.com/") for name in asked):
+        return  # that image has no library for it
+    unfit, fix = _what_is_missing(pod, line, of_amd=all(name.startswith("amd.com/") for name in asked))
     refused, error = _not_started(line)
     if refused is not None:
         unfit = f"CUDA is there and answers '{error}'"
@@ -337,18 +340,14 @@ def _started_after(pod: Pod, event: Event) -> bool:
     return event.last is not None and any(began > event.last for began in starts)
 
 
-def _what_is_missing(pod: Pod, engine: Engine, line: Line, *, of_amd: bool) -> tuple[str, Fix]:
+def _what_is_missing(pod: Pod, line: Line, *, of_amd: bool) -> tuple[str, Fix]:
     """Why the engine uses no GPU, as far as that is known, and what brings it one."""
-    container, here, unfit = engine.container, pod.spec.node_name or "?", _unfit(line)
+    here, unfit = pod.spec.node_name or "?", _unfit(line)
     if unfit and NO_DRIVER not in unfit:  # the container runtime has brought the driver that answers
         return unfit, fixes.platform(
             f"See whether the GPUs and the driver of node {here} answer, and what the kernel's log says of them; then recreate the pod",
             fixes.on_node(here, "sh -c 'nvidia-smi; dmesg | grep -e NVRM -e amdgpu | tail -n 20'"),
         )
-    if of_amd and (twin := _with_rocm(engine)):
-        summary = f"Take the image with ROCm, {twin}: this one has libraries for NVIDIA GPUs alone"
-        fix = fixes.set_image(container, twin, summary)
-        return unfit or f"{container.spec.image} has no ROCm", fix
     if of_amd:
         return unfit, fixes.advice(
             "Give the container's user the node's groups render and video (supplementalGroups in the securityContext), and see that "
@@ -498,15 +497,6 @@ def _with_cdi(pod: Pod, node: str) -> Fix:
         "it does so, see that nvidiaDriverRoot of the DRA driver's chart is the folder of the driver on the node",
         fixes.on_node(node, "sh -c 'containerd config dump | grep -i cdi; ls -l /var/run/cdi'"),
     )
-
-
-def _with_rocm(engine: Engine) -> str:
-    """Ollama's image for AMD GPUs, which has a tag of its own, where the container has the other one."""
-    image = engine.container.spec.image
-    name, _, tag = image.rpartition("/")[2].partition(":")
-    if engine.name != "ollama" or name != "ollama" or "@" in image or "rocm" in tag:
-        return ""
-    return f"{image.removesuffix(':latest')}:rocm" if tag in ("", "latest") else f"{image}-rocm"
 
 
 def _without_kfd(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
