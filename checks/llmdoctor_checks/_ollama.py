@@ -170,3 +170,12 @@ def alone(container: str, logs: Logs, ready: bool) -> Line | None:
 def _has_weights(log: Log, line: Line) -> bool:
     """Whether a GPU, of whatever kind, was given weights after a line."""
     return any(x.number > line.number and on_the_cpu(x) is False for x in log.find(BUFFER))
+
+
+def with_rocm(engine: Engine) -> str:
+    """Ollama's image for AMD GPUs, which has a tag of its own, where the container has the other one."""
+    image = engine.container.spec.image
+    name, _, tag = image.rpartition("/")[2].partition(":")
+    if engine.name != "ollama" or name != "ollama" or "@" in image or "rocm" in tag:
+        return ""
+    return f"{image.removesuffix(':latest')}:rocm" if tag in ("", "latest") else f"{image}-rocm"

@@ -31,6 +31,9 @@ _OF_RELEASE = expression(
     r"(?:^|/)gateway-api-inference-extension/epp:(?P<release>v\d{1,3}(?:\.\d{1,3}){2}[\w.-]{0,40})(?:$|@)"
 )
 
+#: Who does one of these with a client that keeps a copy of the objects does all of them.
+_READS = ("get", "list", "watch")
+
 #: Kinds with a plain number of replicas.
 _SCALABLE = ("Deployment", "StatefulSet")
 
@@ -48,7 +51,8 @@ class Objects(Topic):
             "workload": lambda: self._edited,
             "node": self.node_name,
             "account": self.account,
-            "verbs": "get,list,watch" if (verb := self.captured.get("verb", "")) in ("get", "list", "watch") else verb,
+            "verbs": "get,list,watch" if (verb := self.captured.get("verb", "")) in _READS else verb,
+            "verbs_said": "get, list and watch" if verb in _READS else verb,
             "resource_in": ".".join(filter(None, map(self.captured.get, ("plain", "group"))))
             + self.captured.get("part", ""),
             "copied_from": lambda: self.made[1],

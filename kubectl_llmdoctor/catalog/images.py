@@ -123,9 +123,24 @@ _BUILT_FOR = {
 }
 
 
+#: Whose images are all built for accelerators of one maker, be it said in the name itself or not.
+_MAKERS_FOLDERS = (
+    "rocm/",
+    "docker.io/rocm/",
+    "quay.io/ascend/",
+    "public.ecr.aws/neuron/",
+    "vault.habana.ai/gaudi-docker/",
+)
+
+
 def foreign_resource(image: str) -> str:
-    """The resource of another maker's accelerators than NVIDIA's for which an image is built; empty where its name does not tell."""
-    words = {word.rstrip("0123456789") for word in re.split(r"[-_.+/:]", image.partition("@")[0].lower())}
+    """The resource of another maker's accelerators than NVIDIA's for which an image is built; empty where its name does not tell.
+
+    A registry and its folders are called as somebody likes, who may keep images for NVIDIA's GPUs there too.
+    """
+    path = image.partition("@")[0].lower()
+    told = path if path.startswith(_MAKERS_FOLDERS) else path.rpartition("/")[2]
+    words = {word.rstrip("0123456789") for word in re.split(r"[-_.+/:]", told)}
     return next((resource for word, resource in _BUILT_FOR.items() if word in words), "")
 
 

@@ -15,11 +15,13 @@ from kubectl_llmdoctor.api import (
     Logs,
     Pod,
     Xid,
+    dig,
     ended_logs,
     expression,
     fixes,
     log_evidence,
     signs_of_life,
+    units,
 )
 from kubectl_llmdoctor.catalog.gpus import BRIDGED_LINKS, by_product
 from kubectl_llmdoctor.catalog.xids import XidMeaning, xid_meaning
@@ -164,6 +166,16 @@ def reset(hardware: Hardware, pod: Pod, gpu: str = "", more: str = "") -> Fix:
         steps = f"Cordon {node}, delete {pod.name} so that it gets another GPU, and reboot {node}"
         return out_of_service(hardware, f"{steps}{more}{fixes.lone(pod)}")
     what = f"the GPU {gpu}" if gpu else "all its GPUs together"
+    if not gpu and hardware.whole_node and not _as_large(pod, node):
+        owner = fixes.edited(pod)
+        by_scale = owner.startswith(("Deployment/", "StatefulSet/"))
+        scale = f"kubectl -n {pod.namespace} scale {owner.lower()} --replicas="
+        return fixes.platform(
+            f"Stop {owner}, which has all GPUs of {node} (no other node is known to have as many), reset all of them together, or reboot "
+            f"{node} where the reset is refused, and start it again; a link that stays down is one of the board: have that replaced{more}",
+            *((f"{scale}0",) if by_scale else ()),
+            fixes.on_node(node, "nvidia-smi --gpu-reset"),
+        )
     return fixes.platform(
         f"Cordon {node}, delete {pod.name} so that it gets another GPU, then reset {what} once nothing runs there, or reboot "
         f"{node} where the reset is refused{more}{fixes.lone(pod)}",
@@ -171,6 +183,15 @@ def reset(hardware: Hardware, pod: Pod, gpu: str = "", more: str = "") -> Fix:
         f"kubectl -n {pod.namespace} delete pod {pod.name}",
         fixes.on_node(node, f"nvidia-smi --gpu-reset{which}"),
     )
+
+
+def _as_large(pod: Pod, node: str) -> bool:
+    """Whether another node has as many GPUs as a pod asks for."""
+    for item in pod.cluster.items("Node"):
+        has = dig(item.raw, "status.allocatable") or {}
+        if item.name != node and all((units(has.get(name)) or 0) >= count for name, count in pod.accelerators.items()):
+            return True
+    return False
 
 
 def or_elsewhere(fix: Fix, pod: Pod) -> tuple[Fix, ...]:

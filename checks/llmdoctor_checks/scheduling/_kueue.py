@@ -183,6 +183,46 @@ def uncovered(workload: Item, cluster: Cluster) -> list[str]:
     return [name for name in requested(workload) if "/" in name and name not in covered]
 
 
+class TooLarge(msgspec.Struct, frozen=True):
+    """A pod set that asks for more of a resource than any flavor of its queue has, and which nobody can lend it."""
+
+    pod_set: str
+    pods: int
+    resource: str
+    #: thousandths, of the pod set and of the flavor with most
+    asked: int
+    most: int
+    flavor: str
+    queue: Item
+
+
+def too_large(workload: Item, cluster: Cluster) -> TooLarge | None:
+    """A pod set that never gets its quota: Kueue takes one flavor for all of its pods, and the queue is in no cohort."""
+    _, queue = cluster_queue(workload, cluster)
+    if queue is None or any(dig(queue.raw, f"spec.{key}") for key in ("cohort", "cohortName")):
+        return None
+    quotas: dict[str, list[tuple[int, str]]] = {}
+    for group in rows(queue.raw, "spec.resourceGroups"):
+        for flavor in rows(group, "flavors"):
+            for row in rows(flavor, "resources"):
+                quota = row.get("nominalQuota")
+                if (amount := milli(quota) if isinstance(quota, str | int) else None) is None:
+                    return None
+                quotas.setdefault(str(row.get("name")), []).append((amount, str(flavor.get("name"))))
+    for pod_set in rows(workload.raw, "spec.podSets"):
+        pods, asked = pod_set.get("count", 1), dict[str, int]()
+        for container in rows(pod_set, "template.spec.containers"):
+            for name, amount in table(dig(container, "resources.requests")).items():
+                asked[str(name)] = asked.get(str(name), 0) + (milli(amount) or 0)
+        for name, each in asked.items():
+            if not isinstance(pods, int) or name not in quotas or isinstance(pod_set.get("minCount"), int):
+                continue  # one that may be admitted in part
+            most, of_flavor = max(quotas[name])
+            if pods * each > most > 0:
+                return TooLarge(str(pod_set.get("name")), pods, name, pods * each, most, of_flavor, queue)
+    return None
+
+
 def unlisted(workload: Item, cluster: Cluster) -> list[str]:
     """What a Workload asks for that its ClusterQueue covers in no group: Kueue names one such resource at a time."""
     _, queue = cluster_queue(workload, cluster)

@@ -3,9 +3,35 @@
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Events, Finding, Node, Pod, Subject, check, dig, fixes
+from kubectl_llmdoctor.api import Events, Finding, Node, Pod, Subject, check, dig, expression, fixes
 from llmdoctor_checks.scheduling._clouds import SPOT
 from llmdoctor_checks.scheduling._disruption import lost, taken
+
+#: How clouds name a machine in a node's providerID: Compute Engine, EC2, Azure's scale sets and its single machines.
+_PROVIDERS = (
+    (
+        expression(r"^gce://(?P<project>[\w.:-]{1,80})/(?P<zone>[\w-]{1,40})/(?P<name>[\w-]{1,80})$"),
+        "gcloud compute instances describe {name} --zone={zone} --project={project} --format='value(status,lastStopTimestamp)'",
+    ),
+    (
+        expression(r"^aws:///(?P<region>[a-z]{2}(?:-[a-z]{1,12}){1,3}-\d)[a-z]?/(?P<name>i-[0-9a-f]{6,32})$"),
+        "aws ec2 describe-instance-status --include-all-instances --region {region} --instance-ids {name}",
+    ),
+    (
+        expression(
+            r"(?i)^azure:///subscriptions/(?P<subscription>[\w-]{1,60})/resourceGroups/(?P<group>[\w.()-]{1,90})/providers/Microsoft\.Compute/"
+            r"virtualMachineScaleSets/(?P<name>[\w.-]{1,80})/virtualMachines/(?P<id>\d{1,9})$"
+        ),
+        "az vmss get-instance-view --subscription {subscription} -g {group} -n {name} --instance-id {id}",
+    ),
+    (
+        expression(
+            r"(?i)^azure:///subscriptions/(?P<subscription>[\w-]{1,60})/resourceGroups/(?P<group>[\w.()-]{1,90})/providers/Microsoft\.Compute/"
+            r"virtualMachines/(?P<name>[\w.-]{1,80})$"
+        ),
+        "az vm get-instance-view --subscription {subscription} -g {group} -n {name}",
+    ),
+)
 
 
 @check("node-lost", since="0.1")
@@ -72,8 +98,19 @@ def node_lost(pod: Pod, subject: Subject, events: Events | None, node: Node | No
             else f"See why {name} no longer reports; only when it will not come back, delete its Node object (kubectl delete node), "
             f"so that the pods are made elsewhere{_unbounded(pod)}",
             f"kubectl describe node {name}",
+            *(_of_the_cloud(pod, name) if not found.unready else ()),
         ),
     )
+
+
+def _of_the_cloud(pod: Pod, name: str) -> Iterator[str]:
+    """What asks the cloud for the state of the machine behind a node."""
+    item = pod.cluster.item("Node", "", name)
+    machine = str(dig(item.raw, "spec.providerID") or "") if item else ""
+    for names, command in _PROVIDERS:
+        if (found := names.match(machine)) is not None:
+            yield command.format(**found.groupdict())
+            return
 
 
 def _of_spot(node: Node) -> str:

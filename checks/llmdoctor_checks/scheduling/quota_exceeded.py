@@ -15,6 +15,7 @@ from kubectl_llmdoctor.api import (
     Subject,
     check,
     condition_evidence,
+    count_of,
     dig,
     event_evidence,
     expression,
@@ -28,7 +29,16 @@ from kubectl_llmdoctor.api import (
     say_pairs,
 )
 from llmdoctor_checks.scheduling._admission import given_a_quota, limited_priorities
-from llmdoctor_checks.scheduling._kueue import cluster_queue, for_topology, local_queue, uncovered, unlisted, workloads
+from llmdoctor_checks.scheduling._kueue import (
+    TooLarge,
+    cluster_queue,
+    for_topology,
+    local_queue,
+    too_large,
+    uncovered,
+    unlisted,
+    workloads,
+)
 from llmdoctor_checks.scheduling._limits import ending, finished, instead, lowering, stating, widening
 from llmdoctor_checks.scheduling._other_queues import at_no_leaf, by_gpu_admission, by_yunikorn, queueless
 from llmdoctor_checks.scheduling._raising import (
@@ -583,10 +593,41 @@ def _queued(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
                     fixes=_queue_fixes(found, str(queue), item, cluster),
                 )
                 return
+        silent = not any(one.type in ("QuotaReserved", "Evicted", "Finished") for one in item.conditions)
+        if (
+            silent
+            and not all(pod.just_made for pod in subject.pods if pod.exists)
+            and (large := too_large(item, cluster))
+        ):
+            yield _never_admitted(item, large)
+            return
         missing = uncovered(item, cluster)
         if missing and not all(pod.just_made for pod in subject.pods if pod.exists):
             yield _of_no_flavor(item, missing, cluster)
             return
+
+
+def _never_admitted(workload: Item, large: TooLarge) -> Finding:
+    """More pods in one group than any flavor of the queue has quota for, where Kueue has not come to say so itself."""
+    asked, most = quantity(large.resource, large.asked), quantity(large.resource, large.most)
+    group = f"{count_of(large.pods, 'pod')} of {large.pod_set}"
+    return Finding(
+        summary=f"Kueue can never admit it: the {group} ask for {asked} {large.resource} together, and no flavor of ClusterQueue "
+        f"{large.queue.name}, which is in no cohort, has more than {most} ({large.flavor}).",
+        evidence=(
+            object_evidence(workload, "spec.podSets", f"{group} request {asked} {large.resource}"),
+            object_evidence(large.queue, "spec.resourceGroups", f"{large.flavor}: {large.resource} {most}"),
+        ),
+        explains=("scheduling-gated", "pod-pending", "rollout-stuck", "gang-incomplete"),
+        fixes=(
+            fixes.platform(
+                f"Raise the nominalQuota of {large.resource} in flavor {large.flavor} of ClusterQueue {large.queue.name} to {asked} where "
+                "its nodes have as many, or put the queue into a cohort that can lend them",
+                *shown_queue(workload, large.queue.name),
+            ),
+            fixes.advice(f"Ask for no more than {most} {large.resource} in all pods of the group: waiting is no help"),
+        ),
+    )
 
 
 def _of_no_flavor(workload: Item, missing: list[str], cluster: Cluster) -> Finding:

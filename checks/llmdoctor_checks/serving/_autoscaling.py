@@ -89,6 +89,12 @@ class Scaler(msgspec.Struct, frozen=True):
         """`HorizontalPodAutoscaler/llama`."""
         return f"{self.item.raw.get('kind')}/{self.item.name}"
 
+    @property
+    def paused(self) -> bool:
+        """Whether somebody stopped KEDA for this workload on purpose; then no trigger wakes or scales it, and none shall."""
+        marks, paused = self.item.annotations, "autoscaling.keda.sh/paused"
+        return f"{paused}-replicas" in marks or marks.get(paused, "").lower() == "true"
+
     def evidence(self, path: str, text: str) -> Evidence:
         """Something that it says."""
         return object_evidence(self.item, path, text)

@@ -403,7 +403,8 @@ def _dns_elsewhere(
     ):
         return
     # a cache on the node has such an address, and which one the pod asks is not known
-    sure = bool(service) and not any(address.startswith("169.254.") for address in allowed)
+    caches = any(address.startswith("169.254.") for address in allowed)
+    sure = bool(service) and (not caches or _asks_the_service(cluster, service))
     names = " and ".join(item.name for item in found)
     where = f"is at {' and '.join(sorted(service))}" if service else "may be elsewhere"
     yield Finding(
@@ -415,6 +416,30 @@ def _dns_elsewhere(
         fix=let_outside(found[0], dns=True),
         order=line.order,
     )
+
+
+def _asks_the_service(cluster: Cluster, service: set[str]) -> bool:
+    """Whether pods ask the DNS Service by its address though a policy speaks of a node's cache: there is none, or it listens at that, too.
+
+    NodeLocal DNSCache takes over the Service's address on its node (`-localip 169.254.20.10,10.96.0.10`), and the policy still sees that
+    one; only where kube-proxy works by IPVS is the kubelet told of the cache's own.
+    """
+    every = [
+        (kind, item)
+        for kind in ("DaemonSet", "Pod")
+        for space in _DNS_SPACES
+        for item in cluster.items(kind, space)
+        if re.search(r"node-?local", item.name)
+    ]
+    if not every:
+        return any(cluster.complete(kind, _DNS_SPACES[0]) for kind in ("DaemonSet", "Pod"))
+    told = (
+        str(word)
+        for kind, item in every
+        for row in rows(item.raw, "spec.template.spec.containers" if kind == "DaemonSet" else "spec.containers")
+        for word in (dig(row, "args") or [])
+    )
+    return bool(service & {address for word in told for address in word.rpartition("=")[2].split(",")})
 
 
 def _dns_addresses(cluster: Cluster) -> tuple[set[str], set[str]]:

@@ -404,7 +404,10 @@ def _by_quota(
         summary=f"Container {container.name} waited for its CPU quota{quota} in {share:.0%} of periods{works}.",
         evidence=(evidence, *(starves[1] if starves else ()), *_spec(container)),
         explains=("queue-growing",) if starves else (),
-        fixes=(*crowd, *_fixes(container, engine, limit)),
+        # with a model on the GPU it may as well be grammars, tokenizing or images that take the cores: more of them help in any case
+        fixes=(*_fixes(container, engine, limit), *crowd)
+        if container.gpus
+        else (*crowd, *_fixes(container, engine, limit)),
     )
 
 
@@ -528,6 +531,8 @@ def _too_few_cores(pod: Pod, engine: Engine) -> Iterator[Finding]:
     if processes is None or amount is None or amount >= processes.total * 1000:
         return
     hard = limit is not None
+    if not hard and pod.ready:
+        return  # it takes what is free, and where tasks of it wait for a core the kernel's figures say so
     yield Finding(
         role="risk" if hard else "note",
         confidence="likely" if hard else "possible",

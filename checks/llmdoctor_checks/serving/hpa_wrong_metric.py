@@ -103,7 +103,7 @@ def hpa_wrong_metric(
     if engine is None:
         return
     for scaler in scalers(subject, cluster):
-        if scaler.maximum <= scaler.minimum:
+        if scaler.maximum <= scaler.minimum or scaler.paused:
             continue
         found = of_another_model(pod, engine, scaler, cluster)
         if found := found or _of(scaler, pod, engine, subject, cluster, metrics, logs):

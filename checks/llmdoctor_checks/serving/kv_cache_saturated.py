@@ -218,6 +218,10 @@ def _at_once(pod: Pod, sizing: Sizing, metrics: Metrics) -> Iterator[Finding]:
         return
     if min(waiting.values) < 1 or min(cache.values) < _FULL:
         return
+    # of two looks that are far apart nobody knows how it was between them, but for what was counted
+    rates = metrics.rates("preemptions")
+    if waiting.seconds > SUSTAINED_SECONDS and rates is not None and rates.last * SUSTAINED_SECONDS < _FEWEST_TIMES:
+        return
     since = "since the server started" if grown.lifetime else f"in {say_seconds(grown.seconds)}"
     times = count_of(round(grown.amount), "time")
     beside = f" while {running.last:.0f} run" if running is not None else ""

@@ -88,7 +88,8 @@ def metrics_not_scraped(
     It is a risk when a monitor or annotation is meant for this pod and cannot work, and the cause where the server's own log shows
     that it refuses each scrape; it is none of them where that log shows others that are answered. That none is here at all is a note,
     in a cluster where the Prometheus operator is installed. Where a Prometheus was asked, its answer decides: one that has
-    the engine's metrics gets them, however; one that knows the container and not the engine is not told to ask it.
+    the engine's metrics gets them, however; one that knows the container and not the engine is not told to ask it,
+    unless it has nothing but the kubelet's metrics of containers: it is the platform's then, and others may ask the engines.
 
     ## Fix
 
@@ -113,7 +114,7 @@ def metrics_not_scraped(
     if metrics is not None and metrics.queried(of_engine=True):
         return
     asked = list(_asked(pod, engine, cluster))
-    if not asked and (found := _no_metric_of_it(pod, engine, metrics)) is not None:
+    if not asked and (found := _no_metric_of_it(pod, engine, metrics, cluster)) is not None:
         yield found
         return
     right = [
@@ -131,10 +132,10 @@ def metrics_not_scraped(
         yield found
 
 
-def _no_metric_of_it(pod: Pod, engine: Engine, metrics: Metrics | None) -> Finding | None:
+def _no_metric_of_it(pod: Pod, engine: Engine, metrics: Metrics | None, cluster: Cluster) -> Finding | None:
     """A Prometheus that knows the pod's containers, and nothing of its engine."""
     source = metrics.queried(of_engine=False) if metrics is not None and _settled(pod, metrics) else ""
-    if metrics is None or not source:
+    if metrics is None or not source or not _asks_others(cluster, source):
         return None
     known = metrics.name_of("memory_working_set") or metrics.name_of("cpu_seconds")
     return Finding(
@@ -486,6 +487,16 @@ def _port_fix(pod: Pod, engine: Engine, one: Asked) -> Fix:
     if one.text.rpartition(" ")[2].isdecimal():
         return fixes.advice(f"Give port {port} a name in {fixes.edited(pod)}, and let {one.who} ask for that name")
     return fixes.advice(f"Give port {port} the name that {one.who} asks for")
+
+
+def _asks_others(cluster: Cluster, source: str) -> bool:
+    """Whether a Prometheus has anything that is not the kubelet's: one of containers alone is the platform's, and asks no program."""
+    return any(
+        not str(dig(series, "labels.__name__") or "container_").startswith("container_")
+        for answer in cluster.snapshot.prometheus
+        if dig(answer, "source") == source
+        for series in rows(answer, "series")
+    )
 
 
 def _settled(pod: Pod, metrics: Metrics) -> bool:

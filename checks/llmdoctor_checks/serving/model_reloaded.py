@@ -62,6 +62,10 @@ _MUCH = 0.4
 #: Requests that are looked at, the last ones.
 _RECENT = 40
 
+#: A load that takes so long is more than who asks now and then waits for, of a model that went by itself since nobody asked for its time;
+#: who comes more seldom than that is a job, to which it does not matter.
+_LONG_LOAD, _SELDOM = 45, 1800
+
 #: llama-swap's, of a model whose process answers, of one that nobody has asked for so long (`ttl`), and of a request (`proxy/process.go`).
 #: Its lines have no time by default.
 _SWAPPED_IN, _WENT_BY_ITSELF, _TO_SWAP = "> Health check passed on ", "Unloading model", "] Request "
@@ -104,7 +108,8 @@ def model_reloaded(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Fi
 
     A model that is loaded since nobody has asked for minutes is no fault, and not counted, unless Ollama says that it dropped one
     to make space for another, or loads one again within the five minutes for which it keeps it, with another context or after another
-    model.
+    model. Where most requests come so seldom, and each waits for a load of half a minute, that is what makes them slow: the time for which
+    a model is kept is too short for who asks.
 
     llama-swap stops the process of one model to start that of another which its configuration does not let run beside it: by default
     only one runs. Clients that ask for two at once then end each other's requests, too, in older releases. A load after five minutes of
@@ -184,6 +189,9 @@ def _of_ollama(engine: Engine, logs: Logs) -> Iterator[Finding]:
         return
     requests = [said for line in log.find("[GIN] ") if (said := answered(line)) is not None][-_RECENT:]
     loads = list(_soon(log, requests, _kept(engine)))
+    if (cold := _cold(engine, log, requests, len(loads))) is not None:
+        yield cold
+        return
     took, cost = sum(request.seconds for request in requests), sum(load.seconds for load in loads)
     if (
         len(loads) < _FEWEST
@@ -226,6 +234,40 @@ def _put_out_for_nothing(engine: Engine, log: Log, pushed: list[Load]) -> bool:
     without = all("library=cpu" in line.text for line in listed) if listed else not engine.container.accelerators
     told = all(load.evicted is not None and _NO_LAYER in load.evicted.text for load in pushed)
     return bool(pushed) and told and without and engine.at_least(_MENDED) is not True
+
+
+def _cold(engine: Engine, log: Log, requests: list[Answer], soon: int) -> Finding | None:
+    """Most requests wait for a long load, since Ollama drops the model between them: nobody asks for longer than it keeps it."""
+    if soon >= _FEWEST or engine.explicit("keep_alive") is not None:
+        return None
+    loads: list[tuple[Line, float]] = []
+    for line in log.find("llama runner started in"):
+        said, before = re.search(_LOADED, line.text), [x for x in requests if x.line.number < line.number]
+        # one load may be told twice
+        if said is None or not before or (loads and loads[-1][0].number > before[-1].line.number):
+            continue
+        seconds = float(said[2])
+        idle = (datetime.fromisoformat(said[1]) - before[-1].at).total_seconds() - seconds
+        if _KEPT_SECONDS <= idle <= _SELDOM:
+            loads.append((line, seconds))
+    took, cost = sum(request.seconds for request in requests), sum(seconds for _, seconds in loads)
+    if (
+        len(loads) < _FEWEST
+        or len(loads) < _SHARE * (len(requests) - 1)
+        or cost < _LONG_LOAD * len(loads)
+        or cost < _MUCH * took
+    ):
+        return None
+    return Finding(
+        confidence="likely",
+        summary=f"{engine.at} loaded its model anew for {len(loads)} of its last {len(requests)} requests, "
+        f"{say_seconds(cost / len(loads))} each: it drops a model for which nobody has asked for 5 min, and the next request waits for it.",
+        evidence=(log_evidence(loads[0][0]), log_evidence(loads[-1][0]), log_evidence(requests[-1].line)),
+        fix=fixes.set_env(
+            engine.container, "OLLAMA_KEEP_ALIVE", "-1", "Keep a model once it is loaded: OLLAMA_KEEP_ALIVE=-1"
+        ),
+        order=loads[-1][0].order,
+    )
 
 
 def _kept_loaded(engine: Engine, wanted: list[Load], *, evicted: bool, turns: int, for_nothing: bool) -> Iterator[Fix]:

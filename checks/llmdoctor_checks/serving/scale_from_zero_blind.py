@@ -62,7 +62,7 @@ def scale_from_zero_blind(pod: Pod, subject: Subject, cluster: Cluster, logs: Lo
             yield from _of_router(pod, cluster, logs)
         return
     for scaler in scalers(subject, cluster):
-        if _paused(scaler):
+        if scaler.paused:
             continue
         if _asleep(subject) and (found := _unseen(pod, scaler, cluster)) is not None:
             yield found
@@ -119,7 +119,7 @@ def _of_router(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
     """A router that has refused every request of late, since all that it looks for is asleep by KEDA's word."""
     for item, lines in refused_for_nobody(pod, cluster, logs):
         keda = (scaled_object(one) for one in cluster.items("ScaledObject", pod.namespace) if _scales(one, item))
-        scaler = next((one for one in keda if _inactive(one) and one.minimum == 0 and not _paused(one)), None)
+        scaler = next((one for one in keda if _inactive(one) and one.minimum == 0 and not one.paused), None)
         lines = _not_before(lines, scaler, cluster) if scaler is not None else []
         if scaler is None or len(lines) < _FEWEST:
             continue
@@ -171,12 +171,6 @@ def _asleep(subject: Subject) -> bool:
     """Whether the workload stands at zero in a cluster, not only in a manifest."""
     raw = subject.workload.raw if subject.workload else {}
     return dig(raw, "spec.replicas") == 0 and isinstance(raw.get("status"), dict) and not dig(raw, "status.replicas")
-
-
-def _paused(scaler: Scaler) -> bool:
-    """Whether somebody stopped KEDA for this workload on purpose; then no trigger wakes it, and none shall."""
-    marks, paused = scaler.item.annotations, "autoscaling.keda.sh/paused"
-    return f"{paused}-replicas" in marks or marks.get(paused, "").lower() == "true"
 
 
 def _woken(scaler: Scaler) -> bool:

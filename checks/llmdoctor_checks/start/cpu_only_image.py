@@ -25,7 +25,7 @@ from kubectl_llmdoctor.api import (
 )
 from kubectl_llmdoctor.catalog.images import CpuBuild, cpu_build, cpu_build_of_speech
 from llmdoctor_checks._consequences import FAILED_START
-from llmdoctor_checks._ollama import SEARCHED, fallback
+from llmdoctor_checks._ollama import SEARCHED, fallback, with_rocm
 
 #: PyTorch without CUDA that is asked for it, whatever program asks.
 _TORCH = "Torch not compiled with CUDA enabled"
@@ -140,6 +140,7 @@ def cpu_only_image(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Fi
         yield from _of(pod, container, engine, logs)
         if engine is not None and logs is not None:
             yield from _ollama_with_intel(pod, engine, logs)
+            yield from _ollama_without_rocm(pod, engine, logs)
 
 
 def _of(pod: Pod, container: Container, engine: Engine | None, logs: Logs | None) -> Iterator[Finding]:
@@ -197,6 +198,32 @@ def _without_the_gpu(
 
 def _of_nvidia(asked: Iterable[str]) -> bool:
     return all(name.startswith("nvidia.com/") for name in asked)
+
+
+def _ollama_without_rocm(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
+    """Ollama's image for NVIDIA GPUs with a GPU of AMD's, for which it has no library: it goes on with the CPU."""
+    container = engine.container
+    asked = {name: n for name, n in container.accelerators.items() if name.startswith(("nvidia.com/", "amd.com/"))}
+    twin = with_rocm(engine) if asked and all(name.startswith("amd.com/") for name in asked) else ""
+    found = fallback(container.name, logs) if twin else None
+    if found is None or found.failed is not None or found.cpu is None:
+        return
+    yield Finding(
+        severity="warning" if pod.ready else None,
+        confidence="likely",
+        summary=f"{engine.label} runs on the CPU: {container.spec.image} has no ROCm, though container {container.name} asks for "
+        f"{say_devices(asked)}.",
+        evidence=(
+            log_evidence(found.cpu),
+            pod_evidence(container, "image", container.spec.image),
+            *limits_evidence(container, asked),
+        ),
+        explains=("gpu-runtime-missing", "not-ready", "probe-too-short", "cpu-starved", "weights-off-gpu"),
+        fix=fixes.set_image(
+            container, twin, f"Take the image with ROCm, {twin}: this one has libraries for NVIDIA GPUs alone"
+        ),
+        order=found.cpu.order,
+    )
 
 
 def _ollama_with_intel(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:

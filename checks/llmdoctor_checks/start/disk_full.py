@@ -9,6 +9,7 @@ from kubectl_llmdoctor.api import (
     Engine,
     Finding,
     Fix,
+    Logs,
     Node,
     Patch,
     Pod,
@@ -20,11 +21,14 @@ from kubectl_llmdoctor.api import (
     expression,
     file_bytes_of,
     fixes,
+    log_evidence,
     node_evidence,
     pod_evidence,
     requests_of,
     say_bytes,
     say_seconds,
+    seconds_ago,
+    seconds_between,
     setting_evidence,
     units,
 )
@@ -51,6 +55,14 @@ _NOTHING_TO_FREE, _COLLECTED_SECONDS = ("FreeDiskSpaceFailed", "ImageGCFailed"),
 _WANTED = expression(
     r"ailed to garbage collect required amount of images\. (?:Attempted to free|Wanted to free) (?P<bytes>\d{1,15})(?: bytes)?, but "
 )
+#: Ray's raylet (`file_system_monitor.cc`), every ten seconds: in bytes, later in GB. It counts from 95% on, of a large disk long before it
+#: is full, so that the pace counts: who fills it within so many seconds does while somebody can still act.
+_RAY_SAYS = "% full, available space: "
+_RAY = expression(
+    r"file_system_monitor\.cc:\d{1,6}: (?P<path>/\S{1,300}) is over [\d.]{1,8}% full, available space: "
+    r"(?P<free>\d{1,18}(?:\.\d{1,12})?)(?P<gb> GB)?; capacity: (?P<all>\d{1,18}(?:\.\d{1,12})?)"
+)
+_SOON_FULL, _PACE_SECONDS, _FEWEST_SAID, _SAID_LATELY = 24 * 3600, 120, 4, 900
 #: Where LMCache keeps what does not fit into memory, and how many gigabytes each worker may (lmcache/v1/config.py).
 _LM_PLACE, _LM_SIZE, _GB = "LMCACHE_LOCAL_DISK", "LMCACHE_MAX_LOCAL_DISK_SIZE", 10**9
 #: The kubelet's word on the container that had most of the node's disk (pkg/kubelet/eviction).
@@ -59,9 +71,9 @@ _USED = expression(
 )
 
 
-@check("disk-full", since="0.1")
+@check("disk-full", since="0.1", literals=(_RAY_SAYS,))
 def disk_full(
-    pod: Pod, engine: Engine, sizing: Sizing | None, cluster: Cluster, node: Node | None
+    pod: Pod, engine: Engine, sizing: Sizing | None, cluster: Cluster, node: Node | None, logs: Logs | None
 ) -> Iterator[Finding]:
     """A disk is full.
 
@@ -81,6 +93,9 @@ def disk_full(
     free, and evicts pods until there is enough, first those that use more local disk than they request. That is near where the kubelet
     says that its images take too much of their disk, and finds none that is unused.
 
+    Ray says every ten seconds that the disk of its session (/tmp/ray) is over 95% full; where the room that it states shrinks so fast that
+    none is left within a day, that is a risk. What does not fit into its object store then fails.
+
     "No space left on device" for /dev/shm, NCCL or torch files is not about a disk: see shm-too-small.
 
     ## Fix
@@ -98,6 +113,8 @@ def disk_full(
         yield from _of_library(pod, engine, cluster)
     if node is not None:
         yield from _under_pressure(pod, node)
+    if pod.ready and logs is not None and (filling := _fills(engine, logs)) is not None:
+        yield filling
     if pod.ready or pod.log_only:
         return
     filled = list(_by_own_cache(pod, engine, cluster))
@@ -128,6 +145,48 @@ def disk_full(
         f"to {path}, where {what} holds {say_bytes(place.size)}: {then}.",
         evidence=(place.evidence, setting_evidence(engine.container, model)),
         fix=_fix(pod, engine, place, needed),
+    )
+
+
+def _fills(engine: Engine, logs: Logs) -> Finding | None:
+    """A disk of Ray's session that is nearly full and fills up, by what its raylet says of it again and again."""
+    container, now = engine.container, engine.pod.cluster.now
+    log = logs.current(container.name)
+    found = [(line, said) for line in log.find(_RAY_SAYS) if (said := _RAY.search(line.text[:2000]))] if log else []
+    found = [(line, said) for line, said in found if said["path"] == found[-1][1]["path"]]
+    if len(found) < _FEWEST_SAID:
+        return None
+    (first, begun), (last, end) = found[0], found[-1]
+    unit = _GB if end["gb"] else 1
+    before, free = float(begun["free"]) * unit, float(end["free"]) * unit
+    seconds, ago = seconds_between(first, last), seconds_ago(last, now)
+    if seconds is None or seconds < _PACE_SECONDS or before <= free or (ago is not None and ago > _SAID_LATELY):
+        return None
+    left = free * seconds / (before - free)
+    if left > _SOON_FULL:
+        return None
+    path = str(end["path"])
+    mount = container.mount_over(path)
+    node = f"the disk of node {engine.pod.spec.node_name}" if engine.pod.spec.node_name else "the node's disk"
+    larger = fixes.grow(container, mount, None, "Give Ray more room") if mount is not None else None
+    free_it = (
+        f"Free {node}, on which the container's own files lie (see what else fills it: images, logs, model files), and mount a volume of "
+        f"its own at /tmp/ray in {fixes.edited(engine.pod)}"
+        if mount is None
+        else f"Give volume {mount.name} more room, in {fixes.edited(engine.pod)}"
+    )
+    return Finding(
+        role="risk",
+        confidence="likely",
+        summary=f"The disk of Ray's session ({path}) in {container.name} is over 95% full and fills up: {say_bytes(round(free))} of "
+        f"{say_bytes(round(float(end['all']) * unit))} are left, none in {say_seconds(left)} at its pace; what Ray then moves out of its "
+        "object store fails.",
+        evidence=(log_evidence(last), log_evidence(first)),
+        fix=larger
+        or fixes.platform(
+            free_it, f"kubectl -n {engine.pod.namespace} exec {engine.pod.name} -c {container.name} -- df -h {path}"
+        ),
+        order=last.order,
     )
 
 

@@ -2,7 +2,20 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Finding, Logs, Node, Pod, check, endings, fixes, log_evidence, log_of, node_evidence
+from kubectl_llmdoctor.api import (
+    Abstain,
+    Container,
+    Finding,
+    Logs,
+    Node,
+    Pod,
+    check,
+    endings,
+    fixes,
+    log_evidence,
+    log_of,
+    node_evidence,
+)
 from llmdoctor_checks._consequences import FAILED_START
 
 #: By which the fake GPU operator takes nodes (`topology.nodePoolLabelKey` of its chart); it then answers for the device plugin.
@@ -22,7 +35,7 @@ _NO_DRIVER = (
 
 
 @check("driver-missing", since="0.1", literals=_NO_DRIVER)
-def driver_missing(pod: Pod, node: Node, logs: Logs) -> Iterator[Finding]:
+def driver_missing(pod: Pod, node: Node | None, logs: Logs) -> Iterator[Finding | Abstain]:
     """The node has no working driver for its GPU.
 
     The container runtime is set up for GPUs and calls NVIDIA's hook, but the driver is not installed, its kernel module is not
@@ -42,11 +55,15 @@ def driver_missing(pod: Pod, node: Node, logs: Logs) -> Iterator[Finding]:
     - https://docs.nvidia.com/datacenter/cloud-native/gpu-operator/latest/troubleshooting.html
     - https://docs.nvidia.com/datacenter/cloud-native/container-toolkit/latest/troubleshooting.html
     """
+    if node is None:
+        if pod.spec.node_name and any(_nvidia(container) for container in pod.containers):
+            yield Abstain(reason=f"node {pod.spec.node_name} was not read")
+        return
     pool = node.labels.get(_SIMULATED)
     for ending in endings(pod) if pool is not None and not pod.ready else ():
         log = log_of(ending, logs)
         line = next(log.find(*_NO_DRIVER), None) if log is not None else None
-        if line is None or not any(name.startswith("nvidia.com/") for name in ending.container.accelerators):
+        if line is None or not _nvidia(ending.container):
             continue
         yield Finding(
             confidence="certain",
@@ -59,3 +76,8 @@ def driver_missing(pod: Pod, node: Node, logs: Logs) -> Iterator[Finding]:
             order=line.order,
         )
         return
+
+
+def _nvidia(container: Container) -> bool:
+    """Whether a container asks for GPUs that want NVIDIA's driver."""
+    return any(name.startswith("nvidia.com/") for name in container.accelerators)

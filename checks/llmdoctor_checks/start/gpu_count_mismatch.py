@@ -104,7 +104,8 @@ _STARTED = (
     r"KV cache|Gloo connectFullMesh failed|\(RayWorker\w* pid=\d+, ip="
     r"|\b(?:vLLM|sglang) is using nccl==|\bInit torch distributed ends\b|\brank \d{1,4} in world size \d{1,4} is assigned as "
     r"|RuntimeError: NCCL error: unhandled system error|DistBackendError: NCCL error in: |\bNCCL WARN NET/"
-    r"|NCCL INFO .{0,200}(?:Init COMPLETE|via (?:NET|P2P|SHM)/)"
+    r"|NCCL INFO .{0,200}(?:Init COMPLETE|via (?:NET|P2P|SHM)/| nRanks (?:[2-9]|\d{2,5}) nNodes \d|Connected all )"
+    r"|NCCL INFO Channel \d{1,3}/\d{1,3} : "
     r"|\b(?:transport/\w+|ib_plugin)\.cc?:\d+ NCCL WARN (?!(?:Cuda|HIP) failure)"
     r"|, line \d+, in (?:initialize_model_parallel|in_the_same_node_as|_initialize_kv_caches|kernel_warmup|compile_or_warm_up_model)\b"
     r"|/deep_gemm/include/deep_gemm/impls/\w{1,80}\.cuh\b"
@@ -112,6 +113,10 @@ _STARTED = (
 
 #: What vLLM and SGLang print next, on each rank: of data parallel ones some may load while others find no GPU.
 _LOADS = r"|\bStarting to load model |\bLoading safetensors checkpoint shards: |\bLoad weight begin\b|\bModel loading took \d"
+
+#: What each rank says as it begins to join the others, on a GPU of its own by then: its number, and of how many (`init.cc`).
+_JOINS = "NCCL INFO", r" rank (?P<rank>\d{1,4}) n[rR]anks (?P<of>\d{1,4}) .{0,200}Init START"
+_SAME_GPU = "Duplicate GPU detected"
 
 #: Who else a process is to meet: PyTorch's store, NCCL and Gloo say which address they lost or do not reach (c10d's `socket.cpp`,
 #: `misc/socket.cc`, `transport/tcp/pair.cc`), and Ray which of its nodes went.
@@ -276,6 +281,8 @@ def _too_few(
     begun = _STARTED if engine.explicit("data_parallel_size") else _STARTED + _LOADS
     if failing and any(re.search(begun, log.text) for log in container.own_logs(logs)):
         return  # all workers had started, in other pods too: whatever ended them came later
+    if failing and any(_all_join(log, workers) for log in container.own_logs(logs)):
+        return
     if failing and any(_meets_others(pod, log.text, gpus) for log in container.own_logs(logs)):
         return
     resource = next(iter(container.accelerators), "nvidia.com/gpu")
@@ -289,6 +296,13 @@ def _too_few(
         explains=FAILED_START if failing else (),
         fixes=tuple(_fixes(engine, resource, workers, gpus, len(explicit), subject)),
     )
+
+
+def _all_join(log: Log, workers: int) -> bool:
+    """Whether NCCL says of as many ranks as there are workers that they begin to join, each on a GPU of its own."""
+    literal, pattern = _JOINS
+    ranks = {int(said["rank"]) for _, said in log.matching(pattern, literal, most=20_000) if int(said["of"]) >= workers}
+    return len(ranks) >= workers and not log.holds(_SAME_GPU)
 
 
 def _meets_others(pod: Pod, text: str, gpus: int) -> bool:

@@ -43,6 +43,7 @@ from llmdoctor_checks._ollama import (
     fallback,
     latest,
     lost,
+    with_rocm,
     without_driver,
     wrong_library,
 )
@@ -173,7 +174,8 @@ def _of(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Iterator[Fin
     line = found.cpu if found else _on_the_cpu(engine, logs, asked)
     if line is not None and not asked:
         yield from _without_kfd(pod, engine, logs)
-    if line is not None and asked and not lost(container.name, logs):
+    of_image = with_rocm(engine) and all(name.startswith("amd.com/") for name in asked)  # which has no library for them
+    if line is not None and asked and not of_image and not lost(container.name, logs):
         yield _sees_none(pod, engine, line, asked, node)
 
 
@@ -191,7 +193,7 @@ def _on_the_cpu(engine: Engine, logs: Logs, asked: Mapping[str, int]) -> Line | 
 
 def _sees_none(pod: Pod, engine: Engine, line: Line, asked: Mapping[str, int], node: Node | None) -> Finding:
     container = engine.container
-    unfit, fix = _what_is_missing(pod, engine, line, of_amd=all(name.startswith("amd.com/") for name in asked))
+    unfit, fix = _what_is_missing(pod, line, of_amd=all(name.startswith("amd.com/") for name in asked))
     refused, error = _not_started(line)
     if refused is not None:
         unfit = f"CUDA is there and answers '{error}'"
@@ -349,18 +351,14 @@ def _started_after(pod: Pod, event: Event) -> bool:
     return event.last is not None and any(began > event.last for began in starts)
 
 
-def _what_is_missing(pod: Pod, engine: Engine, line: Line, *, of_amd: bool) -> tuple[str, Fix]:
+def _what_is_missing(pod: Pod, line: Line, *, of_amd: bool) -> tuple[str, Fix]:
     """Why the engine uses no GPU, as far as that is known, and what brings it one."""
-    container, here, unfit = engine.container, pod.spec.node_name or "?", _unfit(line)
+    here, unfit = pod.spec.node_name or "?", _unfit(line)
     if unfit and NO_DRIVER not in unfit:  # the container runtime has brought the driver that answers
         return unfit, fixes.platform(
             f"See whether the GPUs and the driver of node {here} answer, and what the kernel's log says of them; then recreate the pod",
             fixes.on_node(here, "sh -c 'nvidia-smi; dmesg | grep -e NVRM -e amdgpu | tail -n 20'"),
         )
-    if of_amd and (twin := _with_rocm(engine)):
-        summary = f"Take the image with ROCm, {twin}: this one has libraries for NVIDIA GPUs alone"
-        fix = fixes.set_image(container, twin, summary)
-        return unfit or f"{container.spec.image} has no ROCm", fix
     if of_amd:
         return unfit, fixes.advice(
             "Give the container's user the node's groups render and video (supplementalGroups in the securityContext), and see that "
@@ -538,15 +536,6 @@ def _with_cdi(pod: Pod, node: str) -> Fix:
         "it does so, see that nvidiaDriverRoot of the DRA driver's chart is the folder of the driver on the node",
         look,
     )
-
-
-def _with_rocm(engine: Engine) -> str:
-    """Ollama's image for AMD GPUs, which has a tag of its own, where the container has the other one."""
-    image = engine.container.spec.image
-    name, _, tag = image.rpartition("/")[2].partition(":")
-    if engine.name != "ollama" or name != "ollama" or "@" in image or "rocm" in tag:
-        return ""
-    return f"{image.removesuffix(':latest')}:rocm" if tag in ("", "latest") else f"{image}-rocm"
 
 
 def _without_kfd(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:

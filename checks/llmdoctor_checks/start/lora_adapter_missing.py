@@ -128,6 +128,8 @@ def _lost(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     before = next(iter(logs.of(engine.container.name, previous=True)), None)
     again = {at["name"] for line in log.find(_LOADED) if (at := re.search(_NAMED, line.text))}
     had = {name: told for name, told in _loaded(before).items() if name not in again} if before is not None else {}
+    others = {name: told for name, told in _elsewhere(pod, engine).items() if name not in again and name not in had}
+    had = {**others, **had}
     refused: dict[str, list[Line]] = {}
     for line in log.find(_NO_MODEL):
         if (asked := re.search(_ASKED_MODEL, line.text[:2000])) and asked["name"] in had:
@@ -144,6 +146,18 @@ def _lost(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     names = list(gone)
     lines = in_order(line for found in gone.values() for line in found)
     what = f"The adapter {names[0]} was" if len(names) == 1 else f"The adapters {', '.join(names[:5])} were"
+    if all(name in others for name in names):
+        other = others[names[0]][0].log.pod
+        return Finding(
+            severity="warning",
+            confidence="likely",
+            summary=f"{what} loaded into {other} while that ran, and not into {pod.name}, which has begun without: {len(lines)} requests "
+            f"for {'it' if len(names) == 1 else 'them'} found no such model here.",
+            evidence=(*(log_evidence(had[name][0]) for name in names[:3]), log_evidence(lines[-1])),
+            explains=("served-model-name-mismatch", "http-5xx"),
+            fix=_again(engine, {name: had[name][1] for name in names}),
+            order=lines[0].order,
+        )
     return Finding(
         severity="warning",
         summary=f"{what} loaded into {engine.container.name} while it ran, and {'is' if len(names) == 1 else 'are'} gone since the "
@@ -153,6 +167,22 @@ def _lost(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
         fix=_again(engine, {name: had[name][1] for name in names}),
         order=lines[0].order,
     )
+
+
+def _elsewhere(pod: Pod, engine: Engine) -> dict[str, tuple[Line, str]]:
+    """The adapters that other pods of the same workload have, or had, as far as their logs were read: a new one begins without."""
+    found: dict[str, tuple[Line, str]] = {}
+    for text in pod.cluster.snapshot.logs:
+        if (
+            text.namespace == pod.namespace
+            and text.pod
+            and text.pod != pod.name
+            and text.container == engine.container.name
+        ):
+            other = pod.cluster.item("Pod", pod.namespace, text.pod)
+            if other is not None and fixes.edited(Pod.of(other, pod.cluster)) == fixes.edited(pod):
+                found |= _loaded(Log(text))
+    return found
 
 
 def _loaded(log: Log) -> dict[str, tuple[Line, str]]:

@@ -47,6 +47,7 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks._listening import listens
 from llmdoctor_checks._load import last_load, works
+from llmdoctor_checks._no_token import UNHEALTHY, ended_silent
 from llmdoctor_checks._nobody_left import LITERALS as NOBODY_LEFT
 from llmdoctor_checks._sandbox import ended_together, node_came_back
 from llmdoctor_checks.start import _dropped
@@ -60,9 +61,6 @@ _HEALTH_WAITS = "SGLANG_HEALTH_CHECK_TIMEOUT"
 
 #: The release whose `/health` computes a token as `/health_generate` does; and how many failures are no chance.
 _HEALTH_COMPUTES, _SEVERAL = "0.5.0", 3
-
-#: What SGLang prints before it answers 503: its `/health` computes a token, and got none within SGLANG_HEALTH_CHECK_TIMEOUT.
-_UNHEALTHY = "Health check failed. Server couldn't get a response from detokenizer for last "
 
 #: What Text Generation Inference prints when it refuses requests, as many wait as it allows; its `/health` then answers 503, too.
 _OVERLOADED = "Model is overloaded"
@@ -128,7 +126,7 @@ _LONG_AGO = 6 * 3600
     "probe-timeout-under-load",
     since="0.1",
     literals=(
-        _UNHEALTHY,
+        UNHEALTHY,
         _OVERLOADED,
         _PASSED_ON,
         _COMPILES,
@@ -295,6 +293,8 @@ def _restarted(pod: Pod, ending: Ending, events: Events, logs: Logs | None) -> F
     killed = list(probe_kills(pod, events, container))
     which = killed[-1][0] if killed else ""
     log = log_of(ending, logs)
+    if ended_silent(ending, log) is not None:
+        return None  # the probe was right
     # where its log is not there, the one of now may show the same
     told = log or (container.own_log(logs) if pod.exists else None)
     probe = container.spec.probes.get(which)
@@ -438,7 +438,7 @@ def _lacked(last: Event, which: str, probe: k8s.Probe | None, why: _Late) -> str
     if why.full and not _no_answer(last):
         return "its health check answered 503 while its queue was full"
     if why.token and not _no_answer(last):
-        waited = why.token.text.partition(_UNHEALTHY)[2].split(".")[0]
+        waited = why.token.text.partition(UNHEALTHY)[2].split(".")[0]
         return f"did not answer within the {waited} that SGLang's health check allows for a token"
     if probe is None:
         return f"did not answer within its {which} probe's timeout"
@@ -471,10 +471,10 @@ def _answered_well(log: Log | None, probe: k8s.Probe | None) -> bool:
 
 def _no_token(log: Log | None) -> Line | None:
     """Where SGLang says first that its health check got no token, of a server that worked meanwhile or after that."""
-    first = next(log.find(_UNHEALTHY), None) if log is not None else None
+    first = next(log.find(UNHEALTHY), None) if log is not None else None
     if log is None or first is None:
         return None
-    said = first.text.partition(_UNHEALTHY)[2].split(" ")[0]
+    said = first.text.partition(UNHEALTHY)[2].split(" ")[0]
     waited = int(said) if said.isdecimal() else 0
     worked = (line for line in log.find("HTTP/1.1", " batch") if re.search(_WORKED, line.text))
     return first if any(line.number > first.number or _begun(line, first, waited) for line in worked) else None
@@ -700,7 +700,7 @@ def _computes(engine: Engine, probe: k8s.Probe, log: Log | None = None) -> bool:
         and path in _COMPUTED
         and probe.timeout_seconds == 1
         and not off
-        and not (log is not None and log.holds(_UNHEALTHY))
+        and not (log is not None and log.holds(UNHEALTHY))
     )
 
 
@@ -793,15 +793,22 @@ def _fixes(
     failed = max(
         6, known.failure_threshold, math.ceil(stalls / max(1, known.period_seconds, 0 if refused else seconds))
     )
-    summary = f"Have the {which} probe wait {seconds} s for an answer, and give up after {failed} failures"
+    if (seconds, failed) == (known.timeout_seconds, known.failure_threshold):
+        failed *= 2
+    fields = {
+        name: (words, value)
+        for name, words, value, now in (
+            ("timeoutSeconds", f"wait {seconds} s for an answer", seconds, known.timeout_seconds),
+            ("failureThreshold", f"give up after {failed} failures", failed, known.failure_threshold),
+        )
+        if probe is None or value != now
+    }
+    summary = f"Have the {which} probe {', and '.join(words for words, _ in fields.values())}"
     if probe is None:  # the kubelet has one that the object no longer shows
         yield fixes.advice(f"{summary} (timeoutSeconds, failureThreshold), in {fixes.edited(pod)}")
         return
     yield fixes.patch(
         pod,
         summary,
-        [
-            {"op": "add", "path": f"{at}/timeoutSeconds", "value": seconds},
-            {"op": "add", "path": f"{at}/failureThreshold", "value": failed},
-        ],
+        [{"op": "add", "path": f"{at}/{name}", "value": value} for name, (_, value) in fields.items()],
     )

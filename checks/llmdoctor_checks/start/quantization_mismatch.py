@@ -16,6 +16,7 @@ from kubectl_llmdoctor.api import (
     Pod,
     Setting,
     check,
+    expression,
     fixes,
     log_evidence,
     setting_evidence,
@@ -26,6 +27,12 @@ from llmdoctor_checks._consequences import FAILED_START
 
 #: Methods that read a configuration of the checkpoint, and cannot quantize a plain one.
 _STORED_ONLY = frozenset(["awq", "awq_marlin", "auto_awq", "gptq", "gptq_marlin", "auto_gptq", "marlin"])
+
+#: vLLM and SGLang, of a checkpoint that faster kernels of theirs could run, did the option not name others (`awq_marlin.py`).
+_FORCED = "explicitly, so forcing"
+_FASTER = expression(
+    r"the model can run with (?P<faster>\w{1,30}), however you specified quantization=(?P<asked>\w{1,30}) explicitly, so forcing"
+)
 
 _FLAG = {"vllm": "--quantization", "sglang": "--quantization", "tgi": "--quantize"}
 
@@ -62,7 +69,7 @@ class Clash(msgspec.Struct, frozen=True):
     value: str = ""
 
 
-@check("quantization-mismatch", since="0.1", literals=(*_SHAPES, *_WIDTHS, "quantization="))
+@check("quantization-mismatch", since="0.1", literals=(*_SHAPES, *_WIDTHS, "quantization=", _FORCED))
 def quantization_mismatch(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
     """The quantization does not fit the checkpoint or the engine.
 
@@ -74,6 +81,9 @@ def quantization_mismatch(pod: Pod, engine: Engine, logs: Logs | None) -> Iterat
 
     Where layers of one checkpoint are quantized in several ways, an engine that takes one of them for another finds packed
     weights where it expects plain ones, or the reverse: one dimension differs by exactly 2, 4 or 8.
+
+    `--quantization awq` or `gptq` also keeps vLLM and SGLang from the Marlin kernels, which they take by themselves for such a
+    checkpoint and which are several times as fast; the log says so.
 
     ## Fix
 
@@ -87,6 +97,8 @@ def quantization_mismatch(pod: Pod, engine: Engine, logs: Logs | None) -> Iterat
     """
     container = engine.container
     crashed = container.crashed
+    if pod.ready and logs is not None and (slower := _slower(engine, logs)) is not None:
+        yield slower
     if pod.log_only or (pod.exists and not crashed) or engine.name not in _FLAG:
         return
     if printed := [log for log in container.own_logs(logs) if log.text]:  # what it printed is the better witness
@@ -105,6 +117,27 @@ def quantization_mismatch(pod: Pod, engine: Engine, logs: Logs | None) -> Iterat
         evidence=tuple(setting_evidence(container, setting) for setting in clash.settings),
         explains=FAILED_START if crashed else (),
         fix=_mended(engine, clash),
+    )
+
+
+def _slower(engine: Engine, logs: Logs) -> Finding | None:
+    """Kernels that the option asks for, where the checkpoint would run with ones that are several times as fast."""
+    log, setting = logs.current(engine.container.name), engine.explicit("quantization")
+    line = log.last(_FORCED) if log is not None else None
+    said = _FASTER.search(line.text[:2000]) if line is not None else None
+    if line is None or said is None or setting is None or setting.value != said["asked"]:
+        return None
+    return Finding(
+        role="note",
+        severity="warning",
+        confidence="certain",
+        summary=f"{setting.text} makes {engine.at} compute with kernels that are several times as slow as {said['faster']}, which it would "
+        "take by itself for this checkpoint and GPU.",
+        evidence=(log_evidence(line), setting_evidence(engine.container, setting)),
+        fix=fixes.remove_flag(
+            engine, "quantization", f"Leave {setting.text} out: {engine.title} then takes {said['faster']}"
+        ),
+        order=line.order,
     )
 
 
