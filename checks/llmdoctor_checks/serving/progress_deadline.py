@@ -276,7 +276,7 @@ def _of_pod(pod: Pod, subject: Subject, told: list[Evidence]) -> Iterator[Findin
         probe = container.spec.startup_probe
         # the two are often meant to be the same, with a delay on top
         if not pod.exists and probe is not None and probe.budget > deadline * 1.1:
-            yield _too_short(container, probe, deadline, evidence, workload, made)
+            yield _too_short(container, probe, deadline, evidence, workload, made, loads=bool(engines))
             return
 
 
@@ -302,10 +302,13 @@ def _too_short(
     evidence: Evidence,
     workload: Workload,
     made: Workload | None,
+    *,
+    loads: bool,
 ) -> Finding:
-    """A deadline of a rollout before the end of what a startup probe allows."""
+    """A deadline of a rollout before the end of what a startup probe allows; not every program loads a model."""
     strict = _knative(workload)
-    after = "marked as failed and scaled to zero" if strict else "reported as failed while the model still loads"
+    doing = "the model still loads" if loads else "it still starts"
+    after = "marked as failed and scaled to zero" if strict else f"reported as failed while {doing}"
     return Finding(
         # a Deployment that misses it harms only who waits for it, and whoever set more than the default had the load in mind
         role="risk" if strict or deadline < _DEFAULT_SECONDS else "note",
