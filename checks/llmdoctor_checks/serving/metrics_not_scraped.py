@@ -139,7 +139,10 @@ def metrics_not_scraped(
         return  # who asks in the right place is not told of in any monitor
     scaling = _without_value(engine, subject, cluster)
     for one in asked:
-        yield _finding(pod, engine, one, scaling, _refused(engine, one, logs))
+        refused = _refused(engine, one, logs)
+        if refused is None and not engine.found.argv_known and not isinstance(engine.value("port"), int):
+            return  # nor is it to be seen of a pod, unless its log says so
+        yield _finding(pod, engine, one, scaling, refused)
         return
     if (missed := _missed(pod, cluster, lacking=scaling is not None)) is not None:
         yield _beside(pod, *missed, scaling)
