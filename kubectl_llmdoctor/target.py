@@ -48,7 +48,7 @@ def apart(snapshot: Snapshot) -> list[Snapshot]:
     What lies in one folder, and below it, stays together as long as it does not contradict itself, then what stands in one
     file: examples that cannot be applied together are about nothing of each other. Of a file that repeats an object, a
     part ends before the repetition. What makes no pods and stands once in such a folder, a Service or an autoscaler, is
-    about each of its variants.
+    about each of its variants, but for a Service that stands in one file with a workload whose pods it selects.
     """
     origins = snapshot.origins
     if snapshot.asked or not all(origins) or not origins:
@@ -59,7 +59,14 @@ def apart(snapshot: Snapshot) -> list[Snapshot]:
     parts = list(_units([origin.file if origin else "" for origin in origins], keys))
     folders = [_folder(origin.file) if origin else "" for origin in origins]
     times = Counter(keys)
-    shared = [i for i, raw in enumerate(snapshot.objects) if times[keys[i]] == 1 and not _makes_pods(raw)]
+    files: dict[str, list[Json]] = {}
+    for origin, raw in zip(origins, snapshot.objects, strict=True):
+        files.setdefault(origin.file if origin else "", []).extend(_labels(raw))
+    shared = [
+        i
+        for i, (origin, raw) in enumerate(zip(origins, snapshot.objects, strict=True))
+        if times[keys[i]] == 1 and not _makes_pods(raw) and not (origin and _selects(raw, files[origin.file]))
+    ]
     for part in parts:
         named = {keys[i] for i in part}
         of_part, labels = {folders[i] for i in part}, [x for i in part for x in _labels(snapshot.objects[i])]
@@ -88,9 +95,14 @@ def _labels(raw: Json) -> Iterator[Json]:
 
 def _about(raw: Json, labels: list[Json]) -> bool:
     """Whether an object may be about pods with these labels: a Service of others is not."""
+    return raw.get("kind") != "Service" or not dig(raw, "spec.selector") or _selects(raw, labels)
+
+
+def _selects(raw: Json, labels: list[Json]) -> bool:
+    """Whether an object is a Service for pods with some of these labels."""
     selector = dig(raw, "spec.selector")
-    if raw.get("kind") != "Service" or not isinstance(selector, dict):
-        return True
+    if raw.get("kind") != "Service" or not isinstance(selector, dict) or not selector:
+        return False
     return any(isinstance(own, dict) and selector.items() <= own.items() for own in labels)
 
 

@@ -279,6 +279,29 @@ def test_examples_that_contradict_each_other_are_about_nothing_of_each_other(tmp
     assert exposed == {"other.yaml"}
 
 
+def test_a_service_that_stands_with_its_own_server_is_not_about_the_variants_beside_it(tmp_path: Path) -> None:
+    """Two files of one folder make the same Deployment, a third another one with the Service that asks its port by name."""
+    own = MANIFEST.replace("name: llama", "name: other").replace(
+        "          args:", "          ports: [{name: api, containerPort: 8000}]\n          args:"
+    )
+    named = """---
+apiVersion: v1
+kind: Service
+metadata: {name: api, namespace: serving}
+spec: {selector: {app: llama}, ports: [{port: 80, targetPort: api}]}
+"""
+    (tmp_path / "small.yaml").write_text(MANIFEST)
+    (tmp_path / "large.yaml").write_text(MANIFEST.replace("8192", "32768"))
+    (tmp_path / "own.yaml").write_text(own + named)
+    apart = json.loads(run("lint", str(tmp_path), "-o", "json").stdout)
+    (tmp_path / "own.yaml").write_text(own)
+    (tmp_path / "service.yaml").write_text(named)
+    beside = json.loads(run("lint", str(tmp_path), "-o", "json").stdout)
+
+    assert "service-selects-nothing" not in _risks(apart)
+    assert _risks(beside).count("service-selects-nothing") == 2
+
+
 def test_a_number_that_something_else_fills_in_is_not_given() -> None:
     """`envsubst` and its like: the rest of the object is judged, and what is not known is not guessed."""
     text = MANIFEST.replace("spec:\n  selector", "spec:\n  replicas: ${REPLICAS}\n  selector", 1)

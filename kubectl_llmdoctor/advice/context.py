@@ -13,7 +13,7 @@ from kubectl_llmdoctor.advice.occurrence import Topic
 from kubectl_llmdoctor.advice.templates import Value
 from kubectl_llmdoctor.catalog.models import native_context
 from kubectl_llmdoctor.facts.destinations import logs_of
-from kubectl_llmdoctor.facts.lengths import Length, length_of, number_of, trained
+from kubectl_llmdoctor.facts.lengths import Length, length_of, number_of, pool_of, trained
 from kubectl_llmdoctor.facts.logs import Log
 from kubectl_llmdoctor.template_values import template_value
 
@@ -113,8 +113,10 @@ class Context(Topic):
     @property
     def _limit(self) -> Condition:
         """What the captured `max` is by: the context, of which SGLang keeps some tokens, or else the cache."""
-        kept = self._whole - number_of(self.captured.get("max"))
-        if not self._whole or kept < 0:
+        most = number_of(self.captured.get("max"))
+        kept = self._whole - most
+        # a copy of the model may state less than the model that it is called after: then the cache holds more than is taken
+        if not self._whole or kept < 0 or (kept > _KEPT and pool_of(self._log) > most + _KEPT):
             return "limit not known"
         return "context is the limit" if kept <= _KEPT else "cache is the limit"
 

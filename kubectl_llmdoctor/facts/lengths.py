@@ -54,12 +54,12 @@ def length_of(engine: Engine | None, log: Log | None, captured: dict[str, str], 
     step = _STEP if (wanted or now) > _STEP or 0 < now < _USELESS else _SHORT
     longer = -(-(wanted + _SPARE) // step) * step if wanted else 2 * now
     native, bound = _native(engine, now, log, whole="max" not in captured)
-    pool = _pool(log) or (_computed(sizing) if sizing is not None and longer > now > 0 else 0)
+    pool = pool_of(log) or (_computed(sizing) if sizing is not None and longer > now > 0 else 0)
     most = min((limit for limit in (native, pool) if limit), default=0)
     if most and longer > most:
         longer = most if most > now and most >= (wanted or 0) else 0
     if pool and pool == most and pool != native:
-        bound = f"; the KV cache has room for {pool} tokens{'' if _pool(log) else ' at most'}"
+        bound = f"; the KV cache has room for {pool} tokens{'' if pool_of(log) else ' at most'}"
     return Length(now=now, wanted=wanted, longer=longer, bound=bound)
 
 
@@ -100,7 +100,7 @@ def _computed(sizing: Sizing) -> int:
     return longest[1] if longest else 0
 
 
-def _pool(log: Log | None) -> int:
+def pool_of(log: Log | None) -> int:
     """How many tokens its cache holds, by its log; of several ranks the smallest."""
     found = [
         int(said[1].replace(",", ""))

@@ -153,7 +153,10 @@ def _asked_in_vain(pod: Pod, engine: Engine, subject: Subject, asked: list[Asked
     cluster = pod.cluster
     scaling = _without_value(engine, subject, cluster)
     if asked:
-        return _finding(pod, engine, asked[0], scaling, _refused(engine, asked[0], logs))
+        refused = _refused(engine, asked[0], logs)
+        if refused is None and not engine.found.argv_known and not isinstance(engine.value("port"), int):
+            return None  # nor is it to be seen of a pod, unless its log says so
+        return _finding(pod, engine, asked[0], scaling, refused)
     if (missed := _missed(pod, cluster, lacking=scaling is not None)) is not None:
         return _beside(pod, *missed, scaling)
     if (elsewhere := _in_another_namespace(pod, cluster)) is not None:

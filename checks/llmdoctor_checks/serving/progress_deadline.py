@@ -277,7 +277,8 @@ def _of_pod(pod: Pod, subject: Subject, told: list[Evidence]) -> Iterator[Findin
         return
     engines = [engine.container for engine in subject.engines(pod)]
     for container in engines or [c for c in pod.containers if c.role == "main"]:
-        if late := _of_container(pod, container, phase_of(subject.logs(pod).current(container.name)), passed):
+        phase = phase_of(subject.logs(pod).current(container.name))
+        if late := _of_container(pod, container, phase, passed, loads=bool(engines)):
             yield late
             return
 
@@ -294,7 +295,9 @@ def _while_it_is_made(pod: Pod, passed: _Passed) -> Finding:
     )
 
 
-def _of_container(pod: Pod, container: Container, phase: Phase | None, passed: _Passed) -> Finding | None:
+def _of_container(
+    pod: Pod, container: Container, phase: Phase | None, passed: _Passed, *, loads: bool
+) -> Finding | None:
     """A server that still loads, or has gone since, or whose own probe allows more time than the deadline."""
     if passed.told and _loads(pod, container) and _on_its_way(container, phase, passed.told, passed.seconds):
         return Finding(
@@ -310,7 +313,7 @@ def _of_container(pod: Pod, container: Container, phase: Phase | None, passed: _
     probe = container.spec.startup_probe
     # the two are often meant to be the same, with a delay on top
     if not pod.exists and probe is not None and probe.budget > passed.seconds * 1.1:
-        return _too_short(container, probe, passed.seconds, passed.evidence, passed.workload, passed.made)
+        return _too_short(container, probe, passed.seconds, passed.evidence, passed.workload, passed.made, loads=loads)
     return None
 
 
@@ -336,10 +339,13 @@ def _too_short(
     evidence: Evidence,
     workload: Workload,
     made: Workload | None,
+    *,
+    loads: bool,
 ) -> Finding:
-    """A deadline of a rollout before the end of what a startup probe allows."""
+    """A deadline of a rollout before the end of what a startup probe allows; not every program loads a model."""
     strict = _knative(workload)
-    after = "marked as failed and scaled to zero" if strict else "reported as failed while the model still loads"
+    doing = "the model still loads" if loads else "it still starts"
+    after = "marked as failed and scaled to zero" if strict else f"reported as failed while {doing}"
     return Finding(
         # a Deployment that misses it harms only who waits for it, and whoever set more than the default had the load in mind
         role="risk" if strict or deadline < _DEFAULT_SECONDS else "note",

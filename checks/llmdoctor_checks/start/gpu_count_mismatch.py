@@ -286,11 +286,12 @@ def _too_few(
     if failing and any(_meets_others(pod, log.text, gpus) for log in container.own_logs(logs)):
         return
     resource = next(iter(container.accelerators), "nvidia.com/gpu")
+    hidden = container.devices != gpus  # by a variable: it has more, by its limits or by a claim
     yield Finding(
         role="cause" if failing else "risk",
         # stages are mostly those of several pods, which a Ray that only a log tells of may join
         confidence="certain" if not failing else "likely" if logs or not engine.explicit(_SIZES[1]) else "possible",
-        summary=f"{engine.label} starts {count_of(workers, 'worker')}{product}; container {container.name} has "
+        summary=f"{engine.label} starts {count_of(workers, 'worker')}{product}; container {container.name} {'sees' if hidden else 'has'} "
         f"{_devices(container, gpus)}.",
         evidence=tuple(_evidence(engine)),
         explains=FAILED_START if failing else (),
@@ -719,9 +720,10 @@ def _evidence(engine: Engine) -> Iterator[Evidence]:
 
 def _fixes(engine: Engine, resource: str, workers: int, gpus: int, sizes: int, subject: Subject) -> Iterator[Fix]:
     container = engine.container
-    if container.gpus >= workers:
-        name = "CUDA_VISIBLE_DEVICES"
-        yield fixes.remove_env(container, name, f"Remove {name}: it hides GPUs that the container has")
+    name, by_claim = "CUDA_VISIBLE_DEVICES", bool(container.spec.resources.claims) and not container.accelerators
+    if container.gpus >= workers or (by_claim and container.env.get(name)):
+        has = "its claim may give" if by_claim else "the container has"  # GPUs of a claim are not asked for once more
+        yield fixes.remove_env(container, name, f"Remove {name}: it hides GPUs that {has}")
         return
     meets = next((met[0] for _, word in container.words if (met := re.search(_MEETS, word))), "")
     if meets and engine.name in _NODES_BY_FLAG and engine.explicit("nnodes") is None and workers % gpus == 0:
