@@ -79,6 +79,9 @@ _FROM_GIT = expression(r"(?:[\w.-]{1,80} {0,2}@ {0,2})?git\+[^@\s]{1,200}/(?P<na
 _DRAFTS = ("speculative_config", "speculative_model", "speculative_algorithm")
 _LOADS_DRAFT = ("Loading drafter model", "/vllm/v1/spec_decode/", "/sglang/srt/speculative/")
 
+#: SGLang's attention backends with kernels for every generation of GPUs.
+_ANY_GPU = ("triton", "flashinfer")
+
 #: By which vLLM is told how long its API servers wait for the engine.
 _READY_TIMEOUT = "VLLM_ENGINE_READY_TIMEOUT_S"
 
@@ -333,6 +336,12 @@ class Process(Topic):
             if _plain(said["name"]) in names
         }
         return " ".join(f"{name}=={release}" for name, release in had.items())
+
+    @template_value
+    def other_backend(self) -> str:
+        """The kernels for attention that SGLang may be told to take on any GPU, without those that it is told already."""
+        told = self.engine.explicit("attention_backend") if self.engine and self.engine.name == "sglang" else None
+        return " or ".join(name for name in _ANY_GPU if told is None or str(told.value) != name)
 
     @template_value
     def draft_told(self) -> str:
