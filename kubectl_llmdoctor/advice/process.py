@@ -75,6 +75,13 @@ _WITH_A_VALUE = (
 _NAMED = expression(r"(?P<name>[A-Za-z][\w.-]{0,80})(?:\[[\w,.-]{0,80}\])?")
 _FROM_GIT = expression(r"(?:[\w.-]{1,80} {0,2}@ {0,2})?git\+[^@\s]{1,200}/(?P<name>[\w.-]{1,80}?)(?:\.git)?")
 
+#: Settings with a draft model, and by what the log tells that it is loaded: vLLM's words (v1/worker/gpu_model_runner.py), and frames.
+_DRAFTS = ("speculative_config", "speculative_model", "speculative_algorithm")
+_LOADS_DRAFT = ("Loading drafter model", "/vllm/v1/spec_decode/", "/sglang/srt/speculative/")
+
+#: SGLang's attention backends with kernels for every generation of GPUs.
+_ANY_GPU = ("triton", "flashinfer")
+
 #: By which vLLM is told how long its API servers wait for the engine.
 _READY_TIMEOUT = "VLLM_ENGINE_READY_TIMEOUT_S"
 
@@ -329,6 +336,23 @@ class Process(Topic):
             if _plain(said["name"]) in names
         }
         return " ".join(f"{name}=={release}" for name, release in had.items())
+
+    @template_value
+    def other_backend(self) -> str:
+        """The kernels for attention that SGLang may be told to take on any GPU, without those that it is told already."""
+        told = self.engine.explicit("attention_backend") if self.engine and self.engine.name == "sglang" else None
+        return " or ".join(name for name in _ANY_GPU if told is None or str(told.value) != name)
+
+    @template_value
+    def draft_told(self) -> str:
+        """The setting by which the engine has a draft model, where the log says that it had come to loading that one."""
+        told = (self.engine.explicit(name) for name in _DRAFTS) if self.engine else ()
+        setting = next((one for one in told if one is not None), None)
+        if setting is None or self.container is None or self.pod is None:
+            return ""
+        logs = self.container.own_logs(self.subject.logs(self.pod))
+        comes = any(next(log.find(*_LOADS_DRAFT), None) is not None for log in logs)
+        return setting.flag if comes else ""
 
     @template_value
     def fixed_wait(self) -> str:

@@ -27,6 +27,8 @@ _PULLING_SECONDS, _PULLS = 1230, "Pulling"
 _SEEN_SECONDS, _GATE_SECONDS = 60, 630
 #: An init container that has failed so often and runs once more has failed as one that waits for its turn has.
 _AGAIN = 2
+#: With what a process ends that is told to stop (SIGTERM), and how much later than it a deletion may be written down.
+_TOLD, _WRITTEN_LATER = (143,), timedelta(seconds=60)
 #: Who has restarted so often counts as unsound for longer: until it has run for so long, and longer than between restarts before,
 #: or for so many times as long, and as its last instance ran: what ended it in its first minutes has come to be there since.
 _OFTEN, _SETTLED_SECONDS, _MANY_TIMES = 5, 86400, 6
@@ -55,7 +57,7 @@ class Trouble(msgspec.Struct, frozen=True, kw_only=True):
 def troubles_of(pod: Pod) -> Iterator[Trouble]:
     """Everything that is wrong with a pod that exists, the gravest first."""
     status = pod.status
-    if status.phase == "Failed":
+    if status.phase == "Failed" and not _all_by_deletion(pod):
         yield Trouble(kind="failed", text=f"{status.reason or 'Failed'}: {status.message}".rstrip(": "))
     elif status.phase == "Succeeded":
         for container in pod.containers:
@@ -180,10 +182,20 @@ def _restarted_from_outside(pod: Pod, container: Container, ended: k8s.Terminate
 
 
 def _ended_by_deletion(pod: Pod, container: Container) -> bool:
-    """Whether a container ended after its pod was deleted: it was told to."""
-    ended, told = container.status.state.terminated, _told_to_end(pod)
+    """Whether a container ended after its pod was deleted: it was told to, also where the deletion was written down a little later."""
+    ended, told = container.terminated, _told_to_end(pod)
     at = parse_time(ended.finished_at) if ended else None
-    return told is not None and at is not None and at >= told
+    if ended is None or told is None or at is None:
+        return False
+    return at >= (told - _WRITTEN_LATER if ended.exit_code in _TOLD else told)
+
+
+def _all_by_deletion(pod: Pod) -> bool:
+    """Whether nothing but its deletion has ended a pod that counts as failed, as containers that are told to stop end with an error."""
+    if not pod.leaving or pod.status.reason or pod.status.message:
+        return False
+    ended = [c for c in pod.containers if c.status.state.terminated and c.status.state.terminated.exit_code]
+    return bool(ended) and all(_ended_by_deletion(pod, container) for container in ended)
 
 
 def _told_to_end(pod: Pod) -> datetime | None:

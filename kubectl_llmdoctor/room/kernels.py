@@ -35,10 +35,6 @@ def own_kernels(engine: Engine | None) -> str:
     return next((setting.text for setting in told if setting and setting.value not in (None, False, "auto")), "")
 
 
-#: SGLang's attention backends with kernels for every generation of GPUs.
-_ANY_GPU = ("triton", "flashinfer")
-
-
 class Kernels(Case, frozen=True):
     """Which kernels, types and options a GPU takes, by what a message says of it."""
 
@@ -127,12 +123,6 @@ class Kernels(Case, frozen=True):
     def suspect(self) -> str:
         """A setting of the engine whose kernels are of its own, which one can do without."""
         return own_kernels(self.engine)
-
-    @template_value
-    def other_backend(self) -> str:
-        """The kernels for attention that SGLang may be told to take on any GPU, without those that it is told already."""
-        told = self.engine.explicit("attention_backend") if self.engine and self.engine.name == "sglang" else None
-        return " or ".join(name for name in _ANY_GPU if told is None or str(told.value) != name)
 
     @template_value
     def layers_set(self) -> str:
