@@ -9,7 +9,7 @@ import pytest
 from llmdoctor_checks.serving._exposure import ways
 
 from kubectl_llmdoctor.catalog import quantization
-from kubectl_llmdoctor.catalog.images import cpu_build
+from kubectl_llmdoctor.catalog.images import cpu_build, foreign_resource
 from kubectl_llmdoctor.catalog.vulnerabilities import VULNERABILITIES
 from kubectl_llmdoctor.facts.cluster import Cluster
 from kubectl_llmdoctor.snapshot import Snapshot
@@ -196,3 +196,19 @@ def test_ways_through_a_route() -> None:
     }
 
     assert _ways({"type": "ClusterIP"}, {}, route) == ["HTTPRoute"]
+
+
+@pytest.mark.parametrize(
+    ("image", "resource"),
+    [
+        ("rocm/vllm:latest", "amd.com/gpu"),
+        ("quay.io/ascend/vllm-ascend:v0.11", "huawei.com/Ascend910"),
+        ("vault.habana.ai/gaudi-docker/1.15/ubuntu/pytorch:1", "habana.ai/gaudi"),
+        ("lmsysorg/sglang:v0.5.10-rocm700", "amd.com/gpu"),
+        ("registry.corp.example/neuron-team/vllm:v1", ""),
+        ("tpu.registry.corp.example/llm/vllm-openai:v0.24.0", ""),
+    ],
+)
+def test_whose_accelerators_an_image_is_for(image: str, resource: str) -> None:
+    """A registry, and the folders of one's own, say nothing of it."""
+    assert foreign_resource(image) == resource

@@ -47,7 +47,7 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks._listening import listens
 from llmdoctor_checks._load import last_load, works
-from llmdoctor_checks._no_token import UNHEALTHY, ended_silent
+from llmdoctor_checks._no_token import UNHEALTHY, ended_silent, runs_silent
 from llmdoctor_checks._nobody_left import LITERALS as NOBODY_LEFT
 from llmdoctor_checks._sandbox import ended_together, node_came_back
 from llmdoctor_checks.start import _dropped
@@ -526,6 +526,8 @@ def _unready(pod: Pod, engine: Engine, events: Events, logs: Logs | None) -> Fin
     trouble, late = container.trouble("not-ready"), _late(container, events)
     log = container.own_log(logs)
     phase = phase_of(log)
+    if runs_silent(log, pod.cluster.now) is not None:
+        return None  # it is not busy, it stands still
     if late is None or trouble is None or probe is None or (phase is not None and phase.name != "serving"):
         return None
     if log is None or logs is None:
