@@ -85,9 +85,8 @@ _HELD = {
 #: The share of the time between two readings from which on that is how it runs, and the nanoseconds of a minute.
 _MOSTLY, _MINUTE_NS = 0.5, 60e9
 _COUNTERS = ("replays", "crc", "replay", "recovery", *_HELD)
-#: How a GPU runs is told by the readings of the last minutes, of more than a few; what a Prometheus has not had for so long is gone; and so
-#: many points are read of it.
-_RECENT_SECONDS, _STALE_SECONDS, _POINTS = 600, 300, 200_000
+#: How a GPU runs is told by the readings of the last minutes, of more than a few; what a Prometheus has not had for so long is gone.
+_RECENT_SECONDS, _STALE_SECONDS = 600, 300
 #: Readings that lie no farther apart say when something happened.
 _CLOSE_SECONDS = 120
 _NVLINK = ("crc", "replay", "recovery")
@@ -147,10 +146,13 @@ def _reading(uuid: str, read: list[Sample], taken_at: str) -> Reading:
     """One GPU by its samples of one moment."""
     values: dict[str, float] = {}
     quotes: dict[str, str] = {}
+    highest: dict[str, Sample] = {}
+    for sample in read:
+        if _is_known(sample.value) and (sample.name not in highest or sample.value > highest[sample.name].value):
+            highest[sample.name] = sample
     for field, names in _FIELDS.items():
-        known = [x for name in names for x in read if x.name == name and _is_known(x.value)]
-        if known:
-            top = max((x for x in known if x.name == known[0].name), key=lambda x: x.value)
+        top = next((highest[name] for name in names if name in highest), None)
+        if top is not None:
             values[field] = top.value
             quotes[field] = f'{top.name}{{gpu="{top.labels.get("gpu", "")}", UUID="{uuid}"}} {top.value:g}'
     labels = {key: value for sample in read for key, value in sample.labels.items() if value}
@@ -161,19 +163,22 @@ def _reading(uuid: str, read: list[Sample], taken_at: str) -> Reading:
 def _of_prometheus(cluster: Cluster) -> Iterator[tuple[str, str, Reading]]:
     """The same of what a Prometheus has scraped of exporters: a reading for each moment at which it has anything of a GPU."""
     told: dict[tuple[str, str], list[tuple[float, Sample]]] = {}
-    left = _POINTS
     for answer in cluster.snapshot.prometheus:
         start, end = (parse_time(answer.get(key)) for key in ("start", "end"))
         base = start or end or cluster.now
         for row in rows(answer, "series") if base is not None else ():
             labels = {key: value for key, value in table(row.get("labels")).items() if isinstance(value, str)}
             name, uuid = labels.pop("__name__", ""), labels.get("UUID", "")
-            if base is None or name not in _NAMES or not uuid.startswith("GPU-") or left <= 0:
+            if base is None or name not in _NAMES or not uuid.startswith("GPU-"):
                 continue
-            points = tuple(points_of(row.get("values"), base.timestamp()))[-left:]
-            left -= len(points)
+            points = tuple(points_of(row.get("values"), base.timestamp()))
             found = told.setdefault((_scraped_at(cluster, labels), uuid), [])
-            found += [(at, Sample(name=name, labels=labels, value=value)) for at, value in points]
+            # of more than the last minutes only the Xid tells anything
+            found += [
+                (at, Sample(name=name, labels=labels, value=value))
+                for at, value in points
+                if name in _FIELDS["xid"] or points[-1][0] - at <= _RECENT_SECONDS
+            ]
     for (node, uuid), read in told.items():
         latest: dict[tuple[object, ...], tuple[float, Sample]] = {}
         for at, together in itertools.groupby(sorted(read, key=lambda one: one[0]), key=lambda one: one[0]):
