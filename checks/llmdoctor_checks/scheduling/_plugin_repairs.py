@@ -40,7 +40,7 @@ from llmdoctor_checks.scheduling.mig_profile_mismatch import MIG_CONFIG
 _TOO_LONG = "received message larger than max"
 
 #: The kernel (kernel/module/signing.c), modprobe and NVIDIA's installer of a module that may not be loaded under Secure Boot.
-_UNSIGNED = expression(
+UNSIGNED = expression(
     r"unsigned module is rejected|Key was rejected by service|not signed by a key that is trusted|Required key not available"
 )
 
@@ -220,7 +220,7 @@ def _before_the_plugin(cluster: Cluster, node: str) -> Iterator[Fix]:
             "operator), or install the driver on the machine itself and set driver.enabled=false",
             fixes.on_node(node, "uname -r"),
         )
-    if _UNSIGNED.search(said):
+    if UNSIGNED.search(said):
         yield fixes.platform(
             f"Switch Secure Boot off for {node} and its like (GKE: shielded nodes without secure boot): the kernel there loads only "
             "modules signed by a key that it trusts, which the driver's are not"
