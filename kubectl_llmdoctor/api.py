@@ -20,6 +20,7 @@ from kubectl_llmdoctor.evidence import (
     pod_evidence,
     problem_evidence,
     setting_evidence,
+    variable_evidence,
     workload_evidence,
 )
 from kubectl_llmdoctor.expressions import expression
@@ -87,7 +88,14 @@ from kubectl_llmdoctor.facts.metrics import Metrics
 from kubectl_llmdoctor.facts.node_hardware import NodeHardware, node_hardware
 from kubectl_llmdoctor.facts.nodes import GKE_GPU, GPU_PRODUCT, MACHINE, RDMA, Node, Nodes
 from kubectl_llmdoctor.facts.pod import Pod
-from kubectl_llmdoctor.facts.processes import Traceback, ended_itself, looks_like_error, said, tracebacks
+from kubectl_llmdoctor.facts.processes import (
+    Traceback,
+    ended_itself,
+    last_traceback,
+    looks_like_error,
+    said,
+    tracebacks,
+)
 from kubectl_llmdoctor.facts.requests import answered, gone, long_past, served, stray
 from kubectl_llmdoctor.facts.routes import Backend, backends_of, parents_of, pickers_of, rules_of
 from kubectl_llmdoctor.facts.scheduling.message import STAGES, Count, Kind, Said, is_provisioner, is_unfit, parse
@@ -111,6 +119,7 @@ from kubectl_llmdoctor.facts.units import (
     say_bytes,
     say_cores,
     say_seconds,
+    sentence,
     units,
 )
 from kubectl_llmdoctor.facts.usage import Holder, Usage, requests_of, usage_of
@@ -302,6 +311,7 @@ __all__ = [
     "is_unfit",
     "k8s",
     "lacks_model",
+    "last_traceback",
     "last_words",
     "leads_here",
     "length_of",
@@ -356,6 +366,7 @@ __all__ = [
     "seconds_between",
     "selected",
     "selector_of",
+    "sentence",
     "served",
     "served_until",
     "service_at",
@@ -381,6 +392,7 @@ __all__ = [
     "units",
     "untolerated",
     "usage_of",
+    "variable_evidence",
     "words",
     "workload_evidence",
     "written_ago",
