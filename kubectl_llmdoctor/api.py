@@ -119,7 +119,6 @@ from kubectl_llmdoctor.facts.units import (
     say_bytes,
     say_cores,
     say_seconds,
-    sentence,
     units,
 )
 from kubectl_llmdoctor.facts.usage import Holder, Usage, requests_of, usage_of
@@ -146,11 +145,12 @@ from kubectl_llmdoctor.platforms.labels import (
 )
 from kubectl_llmdoctor.platforms.pointer import escaped, pointer_to
 from kubectl_llmdoctor.report.document import Confidence, Evidence, Fix, Patch
+from kubectl_llmdoctor.report.words import sentence
 from kubectl_llmdoctor.snapshot import MASK
 from kubectl_llmdoctor.tree import dig, rows, say_flow, say_pairs, say_selector, table, words
 
 if TYPE_CHECKING:
-    from kubectl_llmdoctor import releases, settling
+    from kubectl_llmdoctor import releases, settling, stating
     from kubectl_llmdoctor.reach import of_pod, other_side, reach
     from kubectl_llmdoctor.room.gpus import most_gpus
     from kubectl_llmdoctor.room.kernels import own_kernels
@@ -173,7 +173,7 @@ else:
         def __getattr__(self, name: str) -> Any:
             return getattr(self._found(), name)
 
-    releases, settling = _Later("releases"), _Later("settling")
+    releases, settling, stating = map(_Later, ("releases", "settling", "stating"))
     of_pod, other_side, reach = (_Later("reach", name) for name in ("of_pod", "other_side", "reach"))
     most_gpus, own_kernels = _Later("room.gpus", "most_gpus"), _Later("room.kernels", "own_kernels")
 
@@ -378,6 +378,7 @@ __all__ = [
     "simulates",
     "sought",
     "speaks_of_one",
+    "stating",
     "stopped_at",
     "stray",
     "suffices",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from kubectl_llmdoctor.facts.units import sentence
+from kubectl_llmdoctor.report.words import sentence
 
 #: The container of a log alone.
 UNNAMED = "the server"

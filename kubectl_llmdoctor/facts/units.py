@@ -132,11 +132,6 @@ def count_of(number: int, singular: str) -> str:
     return f"{number} {singular}" + "s" * (number != 1)
 
 
-def sentence(text: str) -> str:
-    """A text that begins with a capital letter."""
-    return text[:1].upper() + text[1:]
-
-
 def few(names: Sequence[str], most: int) -> str:
     """The first of some names, and how many more there are: `a, b and 4 more`."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

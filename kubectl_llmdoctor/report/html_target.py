@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from kubectl_llmdoctor.facts.units import sentence
 from kubectl_llmdoctor.report import html_parts as parts
 from kubectl_llmdoctor.report import html_pictures as pictures
 from kubectl_llmdoctor.report import words
@@ -137,7 +136,7 @@ def _evidence(target: Target, rows: Sequence[Evidence], *, fold: bool) -> Html |
 
 def _fixes(target: Target, finding: Finding) -> Iterator[Html]:
     for number, fix in enumerate(finding.fixes):
-        text = sentence(fix.summary)
+        text = words.sentence(fix.summary)
         owner = element("span", f" {words.OWNERS[fix.owner]}", class_="dim")
         yield element(
             "div",

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from kubectl_llmdoctor.expressions import expression
-from kubectl_llmdoctor.facts.units import sentence
 from kubectl_llmdoctor.report import words
 from kubectl_llmdoctor.report.document import (
     ROLES,
@@ -336,7 +335,7 @@ def _fixes(page: Page, target: Target, finding: Finding) -> None:
         text = words.inside(fix.summary)
         if number == 0 or fix.owner != finding.fixes[0].owner:
             text = words.owned(text, fix.owner)
-        text = f"or: {text}" if number else sentence(text)
+        text = f"or: {text}" if number else words.sentence(text)
         page.prose(label, text, page.limit(4 if number else 12), "green")
         label = ""
         if fix.verified:
