@@ -20,6 +20,7 @@ from kubectl_llmdoctor.evidence import (
     pod_evidence,
     problem_evidence,
     setting_evidence,
+    variable_evidence,
     workload_evidence,
 )
 from kubectl_llmdoctor.expressions import expression
@@ -87,7 +88,14 @@ from kubectl_llmdoctor.facts.metrics import Metrics
 from kubectl_llmdoctor.facts.node_hardware import NodeHardware, node_hardware
 from kubectl_llmdoctor.facts.nodes import GKE_GPU, GPU_PRODUCT, MACHINE, RDMA, Node, Nodes
 from kubectl_llmdoctor.facts.pod import Pod
-from kubectl_llmdoctor.facts.processes import Traceback, ended_itself, looks_like_error, said, tracebacks
+from kubectl_llmdoctor.facts.processes import (
+    Traceback,
+    ended_itself,
+    last_traceback,
+    looks_like_error,
+    said,
+    tracebacks,
+)
 from kubectl_llmdoctor.facts.requests import answered, gone, long_past, served, stray
 from kubectl_llmdoctor.facts.routes import Backend, backends_of, parents_of, pickers_of, rules_of
 from kubectl_llmdoctor.facts.scheduling.message import STAGES, Count, Kind, Said, is_provisioner, is_unfit, parse
@@ -137,11 +145,12 @@ from kubectl_llmdoctor.platforms.labels import (
 )
 from kubectl_llmdoctor.platforms.pointer import escaped, pointer_to
 from kubectl_llmdoctor.report.document import Confidence, Evidence, Fix, Patch
+from kubectl_llmdoctor.report.words import sentence
 from kubectl_llmdoctor.snapshot import MASK
 from kubectl_llmdoctor.tree import dig, rows, say_flow, say_pairs, say_selector, table, words
 
 if TYPE_CHECKING:
-    from kubectl_llmdoctor import releases, settling
+    from kubectl_llmdoctor import releases, settling, stating
     from kubectl_llmdoctor.reach import of_pod, other_side, reach
     from kubectl_llmdoctor.room.gpus import most_gpus
     from kubectl_llmdoctor.room.kernels import own_kernels
@@ -164,7 +173,7 @@ else:
         def __getattr__(self, name: str) -> Any:
             return getattr(self._found(), name)
 
-    releases, settling = _Later("releases"), _Later("settling")
+    releases, settling, stating = map(_Later, ("releases", "settling", "stating"))
     of_pod, other_side, reach = (_Later("reach", name) for name in ("of_pod", "other_side", "reach"))
     most_gpus, own_kernels = _Later("room.gpus", "most_gpus"), _Later("room.kernels", "own_kernels")
 
@@ -302,6 +311,7 @@ __all__ = [
     "is_unfit",
     "k8s",
     "lacks_model",
+    "last_traceback",
     "last_words",
     "leads_here",
     "length_of",
@@ -356,6 +366,7 @@ __all__ = [
     "seconds_between",
     "selected",
     "selector_of",
+    "sentence",
     "served",
     "served_until",
     "service_at",
@@ -367,6 +378,7 @@ __all__ = [
     "simulates",
     "sought",
     "speaks_of_one",
+    "stating",
     "stopped_at",
     "stray",
     "suffices",
@@ -381,6 +393,7 @@ __all__ = [
     "units",
     "untolerated",
     "usage_of",
+    "variable_evidence",
     "words",
     "workload_evidence",
     "written_ago",

@@ -187,5 +187,5 @@ def _behind(texts: Iterable[str], asker: Pod, *, urls: bool = False) -> Iterator
         said_of = _ADDRESS.finditer(text)
         for _, said in zip(range(_MOST), chain(said_of, _URL.finditer(text)) if urls else said_of, strict=False):
             to = follow(said["host"], int(said["port"]) if said["port"] else None, asker, asker.cluster)
-            if to is not None and not to.itself and to.pods and not takes_telemetry(to.host, to.port):
+            if to is not None and to.others and not takes_telemetry(to.host, to.port):
                 yield to.shown, list(to.pods)

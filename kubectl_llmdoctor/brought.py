@@ -19,7 +19,7 @@ from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.subject import workload_of
 from kubectl_llmdoctor.managed import keeper
 from kubectl_llmdoctor.report.document import Fix
-from kubectl_llmdoctor.settling import given, holding
+from kubectl_llmdoctor.stating import given, holding
 
 #: Names of variables whose values nobody writes into a manifest.
 _SECRET = expression(r"(?:^|_)(?:API|KEY|KEYS|TOKEN|SECRET|PASSWORD|PASSWD|PASS|CREDENTIALS|LICEN[CS]E)(?:_|$)")

@@ -230,7 +230,7 @@ def _of_servers(
     """
     if subject.only_failing_logs or not 0 < len(subject.cluster.snapshot.asked) <= _FEW:
         return  # each server is a target, too, and each pod of a cluster would be looked at for each of them
-    causes = [pair for pair in found if pair[1].role == "cause" and pair[1].confidence != "possible"]
+    causes = _sure(found)
     own = {_said(one): check.id for check, finding in causes for one in finding.evidence if one.source == "log"}
     known = {check.id for check, finding in found if finding.role != "note"}
     chain = (frozenset((pod.namespace, pod.name) for pod in subject.pods),)
@@ -268,7 +268,11 @@ def _causes_of(
     pod: Pod, chain: _Chain, subject: Subject, pages: dict[str, Check], plan: tuple[Step, ...]
 ) -> list[_Found]:
     """The causes of a pod outside of a target that are more than possible, in the order of the report."""
-    found = _findings_of(pod, chain, subject, pages, plan)
+    return _sure(_findings_of(pod, chain, subject, pages, plan))
+
+
+def _sure(found: list[_Found]) -> list[_Found]:
+    """The causes that are more than possible."""
     return [pair for pair in found if pair[1].role == "cause" and pair[1].confidence != "possible"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from kubectl_llmdoctor.engines.config import Problem, Setting
+from kubectl_llmdoctor.engines.launch import EnvVar
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.accelerator import Accelerator
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
@@ -71,6 +72,11 @@ def pod_evidence(where: Pod | Container, path: str, text: str) -> Evidence:
     else:
         ref = f"{where.path if isinstance(where, Container) else pod.spec_path}.{path}"
     return _stated(pod, ref, text)
+
+
+def variable_evidence(variable: EnvVar) -> Evidence:
+    """A variable of a container, as its pod states it."""
+    return Evidence(source="pod", ref=variable.path, text=f"{variable.name}={variable.value}")
 
 
 def limits_evidence(container: Container, asked: Mapping[str, object]) -> Iterator[Evidence]:

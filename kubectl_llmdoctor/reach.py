@@ -139,7 +139,7 @@ def server_of(container: Container) -> Engine | None:
     for _, value in told_by(container):
         for said in _URL.finditer(value[:20_000]):
             to = follow(said["host"], int(said["port"]) if said["port"] else None, pod, pod.cluster)
-            for peer in to.pods if to is not None and not to.itself else ():
+            for peer in to.others if to is not None else ():
                 owner, names = workload_of(peer), {item.name for item in peer.services}
                 whose = owner.ref if owner else peer.name
                 found |= {(peer.namespace, whose, one.container.name): (one, names) for one in engines_in(peer)}

@@ -15,7 +15,7 @@ from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.report.document import Fix
-from kubectl_llmdoctor.settling import added, given, stated, word
+from kubectl_llmdoctor.stating import added, given, stated, word
 
 #: A tag that is a release and nothing besides: what follows a version (a CUDA, a system) need not be there for another one.
 _PLAIN = expression(r"(?P<begin>v?)\d+\.\d+\.\d+(?:\.post\d+)?(?P<end>-(?:runtime|cpu))?")

@@ -11,7 +11,7 @@ import contextlib
 import difflib
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -20,10 +20,23 @@ from kubectl_llmdoctor import engines, fixes
 from kubectl_llmdoctor.catalog.families import parser_among
 from kubectl_llmdoctor.engines.names import LOAD_SWITCHES, OPTIONS, load_mode
 from kubectl_llmdoctor.expressions import expression
-from kubectl_llmdoctor.facts import script
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.engine import Engine
 from kubectl_llmdoctor.report.document import Fix
+from kubectl_llmdoctor.stating import (
+    NUMBER,
+    SEVERAL,
+    SWITCH,
+    Stated,
+    added,
+    dropped,
+    given,
+    named_so,
+    renamed,
+    rewritten,
+    stated,
+    without,
+)
 
 #: What a message may call a setting by; the value that it wants of it may stand behind.
 _NAME = expression(
@@ -92,7 +105,6 @@ _PLAIN = expression(r"-?(?:0|[1-9]\d{0,17})(?:\.\d{1,18})?|true|false|null")
 #: Objects that hold settings in the code of engines.
 _HOLDERS = expression(r"\b(?:self|cfg|args|server_args|config|\w{1,30}_config)\.(?=[a-z])")
 _LONGEST = 600
-_NUMBER = r"-?\d[\d.]{0,18}"
 _BETWEEN = expression(r"\bbetween (-?\d[\d.]{0,18}) and (-?\d[\d.]{0,18})")
 #: The values that a message lists.
 _CHOICES = expression(
@@ -102,26 +114,10 @@ _CHOICES = expression(
 )
 _QUOTED_CHOICES = expression(r"is not one of (?P<list>'[^']{1,60}'(?:, '[^']{1,60}'){0,80})")
 
-#: What engines call their parallel sizes inside, by the name that all share.
-_SIZES = {
-    "tp-size": "tensor_parallel_size", "attn-tp-size": "tensor_parallel_size", "dp-size": "data_parallel_size",
-    "attn-dp-size": "data_parallel_size", "pp-size": "pipeline_parallel_size", "ep-size": "expert_parallel_size",
-}  # fmt: skip
 
 #: What stands behind a number for so many.
 _UNITS = {"": 1, "k": 2**10, "K": 2**10, "M": 2**20, "G": 2**30}
 
-#: ms-swift, which starts vLLM in its own process and calls settings of it `--vllm_max_lora_rank`: these (rlhf_trainers/args_mixin.py),
-#: and refuses any other; what else vLLM has, `--vllm_engine_kwargs` hands on.
-_OF_SWIFT = expression(r"(?:^|[\s/])swift\s{1,9}(?:deploy|infer|rollout|app|eval)\b")
-_SWIFT_HAS = frozenset({
-    "data_parallel_size", "disable_cascade_attn", "disable_custom_all_reduce", "enable_expert_parallel",
-    "enable_prefix_caching", "enforce_eager", "gpu_memory_utilization", "limit_mm_per_prompt", "max_lora_rank",
-    "max_model_len", "max_num_seqs", "mm_processor_cache_gb", "pipeline_parallel_size", "quantization",
-    "reasoning_parser", "speculative_config", "tensor_parallel_size", "use_async_engine",
-})  # fmt: skip
-#: What is a setting of ms-swift itself.
-_SWIFT_OWN = {"dtype": "--torch_dtype", "host": "--host"}
 
 #: Values that people write, and what parsers call the same.
 _MEANT = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "float8": "fp8", "none": "auto"}
@@ -148,16 +144,7 @@ _KEPT = expression(
     r"-*(?:model|model[-_](?:path|id)|served[-_]model[-_]name|host|port|config|max[-_]model[-_]len|tensor[-_]parallel[-_]size|tp[-_]size|tp)"
 )
 
-#: Options that are switches by their names: what stands behind them is no value of theirs.
-_SWITCH = expression(r"-{1,2}(?:enable|disable|no|use|trust|allow|skip|force)[-_]|--async-scheduling|--enforce-eager")
 
-#: What stands behind a switch where a release takes it so.
-_YES_OR_NO = frozenset({"true", "false", "yes", "no"})
-
-#: Options that take several values.
-_SEVERAL = expression(
-    r"-{1,2}(?:lora-(?:modules|paths)|served-model-name|cuda-?graph-(?:sizes|bs|capture-sizes)|middleware|api-key)"
-)
 #: Several numbers in one word.
 _LIST = expression(r"\[?\s{0,3}\d{1,9}(?:\s{0,3},\s{0,3}\d{1,9}|\s{1,3}\d{1,9}){1,200}\s{0,3}\]?")
 
@@ -166,106 +153,6 @@ _DIGITS, _JSON = 9, 20_000
 
 #: What YAML reads as something else than it was meant for, or as the same thing many times.
 _YAML_ONLY = expression(r"[&*!]|\b(?:yes|no|on|off|y|n)\b(?=\s{0,9}[,}\]])|(?<![\w.])0\d", re.IGNORECASE)
-
-
-class Stated(msgspec.Struct, frozen=True, kw_only=True):
-    """A setting as a container states it: in one element of `args` or `command` or two, in a script, or in a variable."""
-
-    name: str
-    value: str | None
-    #: `args` or `command`; empty for a variable
-    vector: str = ""
-    #: None: somewhere in a script
-    index: int | None = None
-    apart: bool = False
-    #: the elements of the vector in which it stands, wherever it does, the last first
-    elements: tuple[int, ...] = ()
-
-    @property
-    def text(self) -> str:
-        """`--tp-size 8`, as it is written."""
-        return (
-            f"{self.name}{'=' if not self.vector or not self.apart else ' '}{self.value}" if self.value else self.name
-        )
-
-
-def stated(container: Container, name: str, engine: Engine | None = None) -> Stated | None:
-    """How a container states a setting that a message calls so."""
-    if variable := next((v for v in container.spec.env if v.name == name), None):
-        return Stated(name=name, value=None if variable.value_from or variable.value is None else str(variable.value))
-    bare = name.lstrip("-").replace("_", "-")
-    for vector in ("args", "command"):
-        words = container.spec.words(vector)
-        places = [found for index in range(len(words)) if (found := _written(words, index, vector, bare))]
-        if places:  # the last one counts
-            elements = sorted((i for place in places for i in place.elements), reverse=True)
-            return msgspec.structs.replace(places[-1], elements=tuple(elements))
-    own = engine.explicit(_SIZES.get(bare, bare.replace("-", "_"))) if engine else None
-    if own is None or own.source not in ("flag", "env") or own.flag.lstrip("-").replace("_", "-") == bare:
-        return None
-    return stated(container, own.flag)
-
-
-def _written(words: list[str], index: int, vector: str, bare: str) -> Stated | None:
-    """An option of that name in one element: a word, or a script."""
-    word = words[index]
-    if bare.partition("-")[0] not in word:
-        return None
-    if " -" in word or "\n" in word:
-        name = rf"(?<![\w-])(-{{1,2}}{re.escape(bare).replace('-', '[-_]').replace(chr(92) + '[', '[')})"
-        found = re.search(name + r"(?:([= ])([^\s-]\S{0,200}))?(?=\s|$)", word)
-        return Stated(name=found[1], value=found[3], vector=vector, apart=found[2] == " ") if found else None
-    option, equals, value = word.partition("=")
-    if not option.startswith("-") or option.lstrip("-").replace("_", "-") != bare:
-        return None
-    follows = words[index + 1] if index + 1 < len(words) else "-"
-    valued = not follows.startswith("-") or re.fullmatch(_NUMBER, follows)
-    apart = not equals and (follows.lower() in _YES_OR_NO if _SWITCH.match(option) else bool(valued))
-    has = value if equals else follows if apart else None
-    end = index + 1 + apart
-    while _SEVERAL.fullmatch(option.replace("_", "-")) and end < len(words) and not words[end].startswith("-"):
-        end += 1
-    elements = tuple(range(end - 1, index - 1, -1))
-    return Stated(name=option, value=has, vector=vector, index=index, apart=apart, elements=elements)
-
-
-def _rewritten(container: Container, changes: list[tuple[str, str]], summary: str) -> Fix:
-    """The start script with options written otherwise; advice where no patch can do that."""
-    return fixes.rewritten(container, changes, summary) or fixes.advice(f"{summary}, in {fixes.edited(container.pod)}")
-
-
-def without(container: Container, place: Stated, summary: str) -> Fix:
-    """Take a setting out of where the container states it."""
-    if not place.vector:
-        return fixes.remove_env(container, place.name, summary)
-    if place.index is None or container.told:
-        return _rewritten(container, [(place.text, "")], summary)
-    at = f"{container.pointer}/{place.vector}"
-    return fixes.patch(container.pod, summary, [{"op": "remove", "path": f"{at}/{i}"} for i in place.elements])
-
-
-def given(container: Container, place: Stated, value: str, summary: str) -> Fix:
-    """Give a setting another value where the container states it."""
-    if not place.vector:
-        return fixes.set_env(container, place.name, value, summary)
-    if place.index is None or container.told or place.value is None:
-        new = f"{place.name}{' ' if place.apart else '='}{value}"
-        return _rewritten(container, [(place.text, new)] if script.is_plain(value) else [], summary)
-    at = place.index + 1 if place.apart else place.index
-    word = value if place.apart else f"{place.name}={value}"
-    operation = {"op": "replace", "path": f"{container.pointer}/{place.vector}/{at}", "value": word}
-    return fixes.patch(container.pod, summary, [operation])
-
-
-def added(container: Container, engine: Engine | None, words: tuple[str, ...], summary: str) -> Fix:
-    """Append options to the container's arguments, to the command where that alone starts the program, or to those in a script."""
-    spec = container.spec
-    vector = "args" if spec.args else "command" if len(spec.command) > 1 else ""
-    if script.is_script(container):
-        return _rewritten(container, fixes.behind_options(engine, words) if engine else [], summary)
-    if not vector or container.told:
-        return fixes.advice(f"{summary}, in {fixes.edited(container.pod)}")
-    return fixes.patch(container.pod, summary, fixes.appended(f"{container.pointer}/{vector}", *words))
 
 
 class _Told:
@@ -297,7 +184,7 @@ class _Told:
 
     def wanted(self, name: str) -> str | None:
         """The value that the message gives behind an option; None where it gives none."""
-        if _SWITCH.match(name):
+        if SWITCH.match(name):
             return None
         behind = self.message[self.names[name] + len(name) :]
         found = re.match(
@@ -386,7 +273,7 @@ def _written_as(told: _Told) -> Iterator[Fix]:
         yield words
     elif _NO_NUMBER.search(told.message) and (digits := in_digits(told.container, place)):
         yield digits
-    elif _NO_NUMBER.search(told.message) and not _KEPT.fullmatch(place.name) and not re.fullmatch(_NUMBER, place.value):
+    elif _NO_NUMBER.search(told.message) and not _KEPT.fullmatch(place.name) and not re.fullmatch(NUMBER, place.value):
         yield without(told.container, place, f"Remove {place.text}: it must be a number")
     elif _NO_JSON.search(told.message) and (right := as_json(place.value)) and right != place.value:
         yield given(told.container, place, right, f"Write the value of {place.name} as plain JSON: {right}")
@@ -394,13 +281,13 @@ def _written_as(told: _Told) -> Iterator[Fix]:
 
 def _in_words(container: Container, place: Stated) -> Fix | None:
     """A list in one word, of an option that takes each of its numbers as a word of its own, as such words."""
-    several = _SEVERAL.fullmatch(place.name.replace("_", "-"))
+    several = SEVERAL.fullmatch(place.name.replace("_", "-"))
     if not several or not place.vector or not _LIST.fullmatch(place.value or ""):
         return None
     words = re.findall(r"\d+", str(place.value))
     summary = f"Give {place.name} each of its numbers as a word of its own: {' '.join(words)}"
     if place.index is None or container.told:
-        return _rewritten(container, [(place.text, " ".join((place.name, *words)))], summary)
+        return rewritten(container, [(place.text, " ".join((place.name, *words)))], summary)
     at, begin = f"{container.pointer}/{place.vector}", place.index + place.apart
     written = words if place.apart else [place.name, *words]
     operations = [{"op": "add", "path": f"{at}/{begin + i}", "value": word} for i, word in enumerate(written)]
@@ -511,7 +398,7 @@ def _bounded(told: _Told) -> Iterator[Fix]:
     """A number that must not be below, or above, another one, or between two."""
     for name, place in told.stated.items():
         behind = told.message[told.names[name] + len(name) :]
-        if told.container is None or place.value is None or not re.fullmatch(_NUMBER, place.value):
+        if told.container is None or place.value is None or not re.fullmatch(NUMBER, place.value):
             continue
         if (between := _BETWEEN.search(behind)) and len(told.stated) == 1:
             text = f"Set {name} to a number from {between[1]} to {between[2]} (it is {place.value})"
@@ -533,11 +420,11 @@ def _bounded(told: _Told) -> Iterator[Fix]:
 
 def _bound(told: _Told, text: str, at: int) -> str:
     """The number that stands at a place of the message, or that a setting has which it names there."""
-    if number := re.match(_NUMBER + r"(?!\w)", text[at:]):
+    if number := re.match(NUMBER + r"(?!\w)", text[at:]):
         return number[0].rstrip(".")
     other = _NAME.match(text, at)
     known = told.stated.get(other["name"]) if other else None
-    return known.value if known and known.value and re.fullmatch(_NUMBER, known.value) else ""
+    return known.value if known and known.value and re.fullmatch(NUMBER, known.value) else ""
 
 
 def _exclusive(told: _Told) -> Iterator[Fix]:
@@ -577,7 +464,7 @@ def _demanded(told: _Told) -> Iterator[Fix]:
     elif lacked:
         wanted = told.wanted(lacked)
         word = f"{lacked}={wanted}" if wanted else lacked
-        whole = wanted or _SWITCH.match(lacked)
+        whole = wanted or SWITCH.match(lacked)
         text = f"Add {word}{'' if whole else ' with its value'}" + (f", which {cause} wants beside it" if cause else "")
         yield (
             added(container, told.engine, (word,), text)
@@ -586,20 +473,6 @@ def _demanded(told: _Told) -> Iterator[Fix]:
         )
         if container is not None and whole and cause in told.stated:
             yield without(container, told.stated[cause], f"Remove {told.stated[cause].text} instead")
-
-
-def renamed(container: Container, place: Stated, name: str) -> Fix:
-    """An option under the name that it has now; its value stays."""
-    summary = f"Write {name} instead of {place.name}"
-    if place.index is None or container.told:
-        return _rewritten(container, [(place.text, place.text.replace(place.name, name, 1))], summary)
-    path = f"{container.pointer}/{place.vector}/{place.index}"
-    return fixes.patch(container.pod, summary, [{"op": "replace", "path": path, "value": _named(place, name)}])
-
-
-def _named(place: Stated, name: str) -> str:
-    """The word that an option is under another name, with its value where that is a part of the word."""
-    return name if place.apart or place.value is None else f"{name}={place.value}"
 
 
 def _loads_by_mode(container: Container) -> Fix | None:
@@ -617,7 +490,7 @@ def _loads_by_mode(container: Container) -> Fix | None:
     summary = f"Write --load-mode {mode} instead of {names}, which newer releases no longer have"
     if container.told or any(place.index is None or place.vector != first.vector for place in places):
         changes = [(first.name, f"--load-mode {mode}"), *((place.name, "") for place in places[1:])]
-        return _rewritten(container, changes, summary)
+        return rewritten(container, changes, summary)
     at = f"{container.pointer}/{first.vector}"
     later = sorted((i for place in places for i in place.elements if i != first.index), reverse=True)
     operations = [
@@ -651,7 +524,7 @@ def _takes(container: Container, place: Stated, name: str) -> bool:
     if place.index is None or container.told:
         return False
     words = container.spec.words(place.vector)
-    words[place.index] = _named(place, name)
+    words[place.index] = named_so(place, name)
     found = engines.read(msgspec.structs.replace(container.launch, **{place.vector: tuple(words)}))
     return found is not None and not any(one.flag == name for one in found.problems)
 
@@ -686,112 +559,3 @@ def _refused(told: _Told) -> Iterator[Fix]:
         if place is None:
             return
         yield without(told.container, place, f"Remove {place.text}")
-
-
-def dropped(container: Container, engine: Engine | None, names: Iterable[str]) -> Fix | None:
-    """Settings are taken out of where the container states them; None where it states none of them."""
-    places = [place for name in names if (place := stated(container, name, engine))]
-    if len(places) < 2:
-        return without(container, places[0], f"Remove {places[0].text}") if places else None
-    told = f"Remove {', '.join(place.text for place in places)}"
-    vectors = {place.vector for place in places}
-    if len(vectors) > 1 or vectors == {""} or any(place.index is None for place in places) or container.told:
-        return fixes.advice(f"{told} in {fixes.edited(container.pod)}")
-    last_first = sorted({i for place in places for i in place.elements}, reverse=True)
-    at = f"{container.pointer}/{places[0].vector}"
-    return fixes.patch(container.pod, told, [{"op": "remove", "path": f"{at}/{index}"} for index in last_first])
-
-
-def word(container: Container, old: str, new: str, summary: str) -> Fix | None:
-    """One element of the arguments in other words; None where it is none, or several are alike."""
-    for vector in ("args", "command"):
-        words = container.spec.words(vector)
-        if words.count(old) == 1 and not container.told:
-            operation = {"op": "replace", "path": f"{container.pointer}/{vector}/{words.index(old)}", "value": new}
-            return fixes.patch(container.pod, summary, [operation])
-    return None
-
-
-def serving_as(engine: Engine, name: str) -> Fix | None:
-    """vLLM, or a NIM, answers to one more name; None where the server is another, or what it answers to is not known."""
-    container, told = engine.container, engine.explicit("served_model_name")
-    value = told.value if told else engine.value("model")
-    names = [value] if isinstance(value, str) else [*value] if isinstance(value, list | tuple) else []
-    if (
-        engine.name not in ("vllm", "nim")
-        or not names
-        or name in names
-        or not name
-        or name.startswith("-")
-        or engine.pod.log_only
-        or not engine.found.argv_known
-    ):
-        return None
-    if engine.name == "nim":
-        every, variable = ",".join((*map(str, names), name)), OPTIONS["served_model_name"]["nim"]
-        return fixes.set_env(container, variable, every, f"Have the server answer to {name}, too")
-    place = stated(container, "--served-model-name")
-    whole = " ".join((*map(str, names), name))
-    summary = f"Have the server answer to {name}, too: --served-model-name {whole}"
-    if place is None and told is None:
-        return added(container, engine, ("--served-model-name", *map(str, names), name), summary)
-    if place is None or container.told:
-        return fixes.advice(f"{summary} in {fixes.edited(container.pod)}")
-    if place.index is None:  # in a script
-        change = (place.text, f"{place.text.replace('=', ' ', 1)} {name}")
-        return _rewritten(container, [change] if script.is_plain(name) else [], summary)
-    at = f"{container.pointer}/{place.vector}"
-    if place.apart:
-        return fixes.patch(container.pod, summary, [{"op": "add", "path": f"{at}/{place.index + 2}", "value": name}])
-    words = [place.name, *map(str, names), name]
-    return fixes.patch(container.pod, summary, fixes.in_place(at, place.index, words))
-
-
-def put(container: Container, engine: Engine | None, name: str, value: str, summary: str) -> Fix:
-    """An option gets a value: where the container states it, else at the end of its arguments; without one it is a switch."""
-    if of_swift := engine is None and _OF_SWIFT.search(" ".join(map(str, container.spec.argv))) is not None:
-        setting = name.lstrip("-").replace("-", "_")
-        own = _SWIFT_OWN.get(setting) or (f"--vllm_{setting}" if setting in _SWIFT_HAS else "")
-        if not own:
-            return fixes.advice(
-                f"{summary}: as {setting} in the JSON of --vllm_engine_kwargs, in {fixes.edited(container.pod)}"
-            )
-        name, summary = own, summary.replace(name, own)
-    place = stated(container, name, engine)
-    if place is not None and place.value is not None:
-        return given(container, place, value, summary)
-    if place is not None and place.vector and value:  # it stands there without one, so that a second one would not help
-        if place.index is not None and not container.told:
-            at = f"{container.pointer}/{place.vector}/{place.index + 1}"
-            return fixes.patch(container.pod, summary, [{"op": "add", "path": at, "value": value}])
-        changes = [(place.name, f"{place.name} {value}")] if script.is_plain(value) else []
-        return _rewritten(container, changes, summary)
-    if engine is None and place is None and not of_swift:  # whatever starts the server has arguments of its own
-        return fixes.advice(f"{summary}: {_of_a_starter(container, name)}")
-    if value and engine is not None and engine.name == "llama.cpp":  # whose parser knows no `=`
-        return added(container, engine, (name, value), summary)
-    return added(container, engine, (f"{name}={value}" if value else name,), summary)
-
-
-def _of_a_starter(container: Container, name: str) -> str:
-    """Where a program that starts a server by a configuration of its own has an option: a ConfigMap's key that names it, if any."""
-    words = "[-_]".join(re.escape(word) for word in re.split(r"[-_]", name.lstrip("-")))
-    for config, data in container.config_maps:
-        for key, text in data.items():
-            if re.search(rf"(?<![\w-])-{{0,2}}{words}(?![\w-])", text[:20_000]):
-                return f"key {key} of ConfigMap/{config} names it"
-    return f"{container.name} in {fixes.edited(container.pod)} starts it by a configuration of its own"
-
-
-def holding(container: Container, value: str) -> Stated | None:
-    """The one option or variable whose value is this one, or has it in it."""
-    found = [Stated(name=v.name, value=str(v.value)) for v in container.spec.env if v.value and str(v.value) == value]
-    for vector in ("args", "command"):
-        words = container.spec.words(vector)
-        for index, word in enumerate(words):
-            option, equals, behind = word.partition("=")
-            if equals and option.startswith("-") and behind == value:
-                found.append(Stated(name=option, value=behind, vector=vector, index=index))
-            elif word == value and index and words[index - 1].startswith("-"):
-                found.append(Stated(name=words[index - 1], value=value, vector=vector, index=index - 1, apart=True))
-    return found[0] if len(found) == 1 else None

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from llmdoctor_checks.start._probes import asking_the_same
 
-from kubectl_llmdoctor import fixes, settling
+from kubectl_llmdoctor import fixes, stating
 from kubectl_llmdoctor.diagnosis import diagnose
 from kubectl_llmdoctor.facts import k8s
 from kubectl_llmdoctor.facts.cluster import Cluster
@@ -552,10 +552,10 @@ def test_a_new_option_stands_behind_another_one(script: str, after: str | None) 
 
 def test_a_switch_is_taken_out_without_the_word_behind_it() -> None:
     engine = _scripted("vllm serve --trust-remote-code Qwen/Qwen3-8B --port 8000")
-    place = settling.stated(engine.container, "--trust-remote-code", engine)
+    place = stating.stated(engine.container, "--trust-remote-code", engine)
 
     assert place
-    assert settling.without(engine.container, place, "Remove it").patch is None
+    assert stating.without(engine.container, place, "Remove it").patch is None
 
 
 def test_the_difference_of_long_texts_is_what_they_have_apart() -> None:
@@ -799,13 +799,13 @@ def test_the_ranks_of_a_job_are_named_that_say_the_same(kind: str, worker: dict[
 )
 def test_a_switch_that_is_lacking_comes_into_the_start_script(script: str, after: str | None) -> None:
     engine = _scripted(script)
-    fix = settling.put(engine.container, engine, "--trust-remote-code", "", "Trust it")
+    fix = stating.put(engine.container, engine, "--trust-remote-code", "", "Trust it")
 
     assert (fix.patch.body[0]["value"] if fix.patch else None) == after
 
 
 def test_one_more_name_comes_into_the_start_script() -> None:
-    fix = settling.serving_as(_scripted("vllm serve Q/Q --served-model-name=one --port 8000"), "two")
+    fix = stating.serving_as(_scripted("vllm serve Q/Q --served-model-name=one --port 8000"), "two")
 
     assert fix
     assert fix.patch

@@ -19,8 +19,9 @@ from kubectl_llmdoctor.facts.logs import Logs
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.script import is_script
 from kubectl_llmdoctor.releases import installs
-from kubectl_llmdoctor.settling import added, as_json, nearest, settled, stated
+from kubectl_llmdoctor.settling import as_json, nearest, settled
 from kubectl_llmdoctor.snapshot import Snapshot
+from kubectl_llmdoctor.stating import added, stated
 
 
 def _container(*others: dict[str, Any], **spec: Any) -> Container:

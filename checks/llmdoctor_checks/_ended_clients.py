@@ -19,10 +19,10 @@ from kubectl_llmdoctor.api import (
     Traceback,
     endings,
     host_of,
+    last_traceback,
     log_evidence,
     log_of,
     pod_evidence,
-    tracebacks,
 )
 from llmdoctor_checks.serving._gateways import GENERATES
 
@@ -84,7 +84,7 @@ def ended_clients(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[End
     for ending in endings(pod) if logs is not None else ():
         container = ending.container
         log = log_of(ending, logs) if container.name not in engines else None
-        last = max(tracebacks(log), key=lambda one: one.last.number, default=None) if log is not None else None
+        last = last_traceback(log) if log is not None else None
         if log is None or last is None or not 0 < ending.code < _BY_SIGNAL:
             continue
         if not _is_the_end(last) or not _of_a_model(last):

@@ -1,6 +1,16 @@
 """How much of a model llama.cpp, and Ollama with it, put on the GPU, and servers that went on without one."""
 
-from kubectl_llmdoctor.api import Engine, Finding, Fix, Line, Log, expression, limits_evidence, log_evidence
+from kubectl_llmdoctor.api import (
+    Engine,
+    Finding,
+    Fix,
+    Line,
+    Log,
+    expression,
+    limits_evidence,
+    log_evidence,
+    say_devices,
+)
 
 #: llama.cpp, and Ollama with either of its runners (`llm_load_tensors:` before 2025, then `load_tensors:`, `ggml.go`).
 OFFLOADED = r"offloaded (\d{1,9})/(\d{1,9}) layers to GPU"
@@ -50,7 +60,7 @@ def without_gpu(engine: Engine, refused: Line, why: str, fix: Fix) -> Finding:
     return Finding(
         severity="warning",
         summary=f"{engine.label} runs on the CPU: {why}, though container {container.name} asks for "
-        f"{', '.join(f'{n} {name}' for name, n in asked.items())}.",
+        f"{say_devices(asked)}.",
         evidence=(log_evidence(refused), *limits_evidence(container, asked)),
         explains=("cpu-starved", "weights-off-gpu", "gpu-runtime-missing"),
         fix=fix,

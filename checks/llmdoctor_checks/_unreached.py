@@ -247,9 +247,9 @@ def _told_of(container: Container, cluster: Cluster) -> Iterator[Destination]:
 
 def _of_models(text: str, to: Destination, container: Container, cluster: Cluster) -> bool:
     """Whether what is asked is a server of models: an engine runs there, or it is called and asked like one."""
-    if not to.itself and any(map(engines_in, to.pods)):
+    if any(map(engines_in, to.others)):
         return True
-    if to.service is None and to.pods and not to.itself:
+    if to.service is None and to.others:
         return False  # the address of a pod may be the client's of a request
     if to.port in _STORE_PORTS or re.search(_STORES, f"{to.host} {to.name}"):
         return False

@@ -37,7 +37,8 @@ from kubectl_llmdoctor.releases import for_chats, linked, newer, packaged, reads
 from kubectl_llmdoctor.report.document import Fix
 from kubectl_llmdoctor.room import enough
 from kubectl_llmdoctor.room.case import Case
-from kubectl_llmdoctor.settling import dropped, named, put, serving_as, settled
+from kubectl_llmdoctor.settling import named, settled
+from kubectl_llmdoctor.stating import dropped, put, serving_as
 
 #: Of `reach`: what the line itself names, and nothing else.
 _AS_NAMED = "-"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
+from kubectl_llmdoctor.report.words import sentence
+
 #: The container of a log alone.
 UNNAMED = "the server"
 
@@ -65,4 +67,4 @@ def fill(template: str, values: Mapping[str, str]) -> str:
         template = template.replace("node {node}", "the node")
     filled = template.format_map(_Known(values))
     unnamed = template.startswith("{container}") and values.get("container") == UNNAMED
-    return filled[:1].upper() + filled[1:] if unnamed else filled
+    return sentence(filled) if unnamed else filled

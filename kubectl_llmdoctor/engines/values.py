@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from kubectl_llmdoctor.expressions import expression
@@ -117,26 +118,21 @@ def leading_integer(text: str) -> int:
     return integer(sign + rest[:end])
 
 
+#: How values of the simple kinds are read.
+_KINDS: dict[str, Callable[[str], Any]] = {
+    "int": integer,
+    "stoi": leading_integer,
+    "human": human,
+    "float": number,
+    "bool": boolean,
+    "json": parse_json,
+    "set": bool,
+    "not": lambda text: not boolean(text),
+    "one": lambda text: (text,),
+    "csv": lambda text: tuple(item.strip() for item in text.split(",") if item.strip()),
+}
+
+
 def convert(kind: str, text: str) -> Any:
     """A value of one of the simple kinds; raises BadValueError."""
-    if kind == "int":
-        return integer(text)
-    if kind == "stoi":
-        return leading_integer(text)
-    if kind == "human":
-        return human(text)
-    if kind == "float":
-        return number(text)
-    if kind == "bool":
-        return boolean(text)
-    if kind == "json":
-        return parse_json(text)
-    if kind == "set":
-        return bool(text)
-    if kind == "not":
-        return not boolean(text)
-    if kind == "one":
-        return (text,)
-    if kind == "csv":
-        return tuple(item.strip() for item in text.split(",") if item.strip())
-    return text
+    return _KINDS.get(kind, str)(text)

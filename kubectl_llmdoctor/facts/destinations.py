@@ -43,6 +43,11 @@ class Destination(msgspec.Struct, frozen=True):
     itself: bool = False
 
     @property
+    def others(self) -> tuple[Pod, ...]:
+        """The pods behind it, none where it is the pod that asks."""
+        return () if self.itself else self.pods
+
+    @property
     def shown(self) -> str:
         """The address as a person writes it."""
         return self.host if self.port is None else f"{self.host}:{self.port}"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.logs import Line, Log
-from kubectl_llmdoctor.facts.processes import Traceback, looks_like_error, tracebacks
+from kubectl_llmdoctor.facts.processes import Traceback, last_traceback, looks_like_error
 
 #: So many lines may a server still log of its own end below the exception of which it ends, and so many does the exception's own
 #: message have.
@@ -75,7 +75,7 @@ def nothing_else_after(line: Line) -> bool:
 
 def _raised_last(log: Log) -> Traceback | None:
     """The exception of which a program ended."""
-    last = max(tracebacks(log), key=lambda one: one.last.number, default=None)
+    last = last_traceback(log)
     return last if last is not None and _near_the_end(last.last) else None
 
 

@@ -218,6 +218,11 @@ class Traceback(msgspec.Struct, frozen=True, kw_only=True):
         return self.cause.root if self.cause else self
 
 
+def last_traceback(log: Log) -> Traceback | None:
+    """The traceback that ends last."""
+    return next(reversed(tracebacks(log)), None)
+
+
 def tracebacks(log: Log) -> list[Traceback]:
     """The tracebacks of a log in the order of their ends; one that repeats is the first of its kind."""
     found: dict[tuple[str, str], Traceback] = {}

@@ -98,8 +98,13 @@ def refused(line: Line) -> bool:
 def of_a_request(first: Line, last: Line) -> bool:
     """Whether a traceback, from line to line, is uvicorn's of one request, and others were answered after it."""
     caught = any(_OF_A_REQUEST in before.text for before in first.log.lines(first.number - 2, first.number - 1))
-    limit = next((at for at in later_banners(last.log) if at > last.number), len(last.log) + 1)
+    limit = _end(last)
     return caught and any(last.number < at < limit for at in signs_of_life(last.log))
+
+
+def _end(line: Line) -> int:
+    """Where the start ends that a line belongs to."""
+    return next((at for at in later_banners(line.log) if at > line.number), len(line.log) + 1)
 
 
 def stray(lines: Sequence[Line], *, ready: bool = False) -> bool:
@@ -110,7 +115,7 @@ def stray(lines: Sequence[Line], *, ready: bool = False) -> bool:
     One after which the engine was gone and nothing was answered any more ended the server, however many came before.
     """
     last, failed = lines[-1], failed_requests(lines)
-    limit = next((at for at in later_banners(last.log) if at > last.number), len(last.log) + 1)
+    limit = _end(last)
     answers = [at for at in signs_of_life(last.log) if at < limit]
     after = len(answers) - bisect.bisect_right(answers, last.number)
     ended = any(last.number < x.number <= last.number + _OF_AN_END for text in _GONE for x in last.log.marks(text))

@@ -16,7 +16,7 @@ from kubectl_llmdoctor.facts.routes import pickers_of
 from kubectl_llmdoctor.gather.prometheus.queries import PODS, PodRef
 from kubectl_llmdoctor.gather.related import key_of, namespace_of
 from kubectl_llmdoctor.snapshot import Json, LogText, Snapshot
-from kubectl_llmdoctor.tree import dig
+from kubectl_llmdoctor.tree import dig, say_selector
 
 #: Whom a text names: the host of an address, or of a host and a port as gateways are told them; and ends of names of the world.
 _NAME = r"[a-z][a-z0-9-]{0,62}(?:\.[a-z0-9-]{1,63}){0,5}"
@@ -166,7 +166,7 @@ def asked(cluster: Cluster, pods: list[Json]) -> list[tuple[str, str]]:
 def sought(cluster: Cluster, pods: list[Json]) -> list[tuple[str, str]]:
     """By which labels (namespace and selector) routers among these pods look for their servers."""
     found = (one for pod in _pods(cluster, pods) for container in pod.containers for one in clients.sought(container))
-    return list(dict.fromkeys((there, ",".join(f"{k}={v}" for k, v in labels.items())) for _, there, labels in found))
+    return list(dict.fromkeys((there, say_selector(labels)) for _, there, labels in found))
 
 
 def in_vain(pods: list[Json], logs: Iterable[LogText]) -> list[tuple[str, str, str]]:

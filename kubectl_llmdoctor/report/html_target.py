@@ -136,7 +136,7 @@ def _evidence(target: Target, rows: Sequence[Evidence], *, fold: bool) -> Html |
 
 def _fixes(target: Target, finding: Finding) -> Iterator[Html]:
     for number, fix in enumerate(finding.fixes):
-        text = fix.summary[:1].upper() + fix.summary[1:]
+        text = words.sentence(fix.summary)
         owner = element("span", f" {words.OWNERS[fix.owner]}", class_="dim")
         yield element(
             "div",

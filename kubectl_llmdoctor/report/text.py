@@ -335,7 +335,7 @@ def _fixes(page: Page, target: Target, finding: Finding) -> None:
         text = words.inside(fix.summary)
         if number == 0 or fix.owner != finding.fixes[0].owner:
             text = words.owned(text, fix.owner)
-        text = f"or: {text}" if number else text[:1].upper() + text[1:]
+        text = f"or: {text}" if number else words.sentence(text)
         page.prose(label, text, page.limit(4 if number else 12), "green")
         label = ""
         if fix.verified:

@@ -30,6 +30,11 @@ OWNERS = {"model": "by the model's owner", "platform": "by the platform team"}
 SOURCES = {"agent": "node agent", "prometheus": "Prometheus"}
 
 
+def sentence(text: str) -> str:
+    """A text that begins with a capital letter."""
+    return text[:1].upper() + text[1:]
+
+
 def name(target: Target) -> str:
     """`serving/llama-0` for a pod, `Deployment serving/llama` for anything else; `eu: …` where there are several clusters."""
     path = "/".join(filter(None, (clean(target.namespace), clean(target.name))))

@@ -127,7 +127,7 @@ def _passed_on(subject: Subject, pod: Pod) -> Iterator[tuple[Pod, list[Line], se
             if said is None:
                 continue
             to = follow(said["host"], int(said["port"] or 80), pod, pod.cluster)
-            for one in to.pods if to is not None and not to.itself else ():
+            for one in to.others if to is not None else ():
                 if engines_in(one):
                     _, own, statuses = found.setdefault(f"{one.namespace}/{one.name}", (one, [], set()))
                     own.append(line)

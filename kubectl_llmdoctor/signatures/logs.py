@@ -21,12 +21,12 @@ from kubectl_llmdoctor.facts.last_words import contradicted, last_words, nothing
 from kubectl_llmdoctor.facts.logs import Line, Log
 from kubectl_llmdoctor.facts.pod import Pod
 from kubectl_llmdoctor.facts.processes import (
+    last_traceback,
     looks_like_error,
     printed,
     raised_at,
     said,
     said_why,
-    tracebacks,
     warned_of,
 )
 from kubectl_llmdoctor.facts.requests import answered, failed_requests, long_past, refused, stray, went_on, went_well
@@ -537,7 +537,7 @@ class _Wording:
         if any(engine.container.name == self._container.name for engine in self._subject.engines(self._pod)):
             # a request ends no server, but a script that has an engine within ends with its error
             return self._log.quoted and _is_last(line) and _BARE_EXCEPTION.match(line.text[:300]) is not None
-        last = max(tracebacks(line.log), key=lambda one: one.last.number, default=None)
+        last = last_traceback(line.log)
         if last is None or last.last.number < line.number:
             return looks_like_error(line.text) and _is_last(line)
         chain, one = [last], last

@@ -13,6 +13,7 @@ from kubectl_llmdoctor.api import (
     limits_evidence,
     log_evidence,
     most_gpus,
+    sentence,
     setting_evidence,
 )
 from llmdoctor_checks._consequences import FAILED_START
@@ -84,7 +85,7 @@ def ways_out(sizing: Sizing) -> Iterator[Fix]:
             return
         step = option.step
         flag = FLAGS.get(engine.name, {}).get(step.kind)
-        summary = step.summary[0].upper() + step.summary[1:]
+        summary = sentence(step.summary)
         spread = _TENSOR.get(engine.name) if step.kind == "tensor" else None
         if flag:
             yield fixes.set_flag(engine, _NAMES[step.kind], flag, step.value, summary)

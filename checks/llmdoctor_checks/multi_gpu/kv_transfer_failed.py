@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from kubectl_llmdoctor.api import (
     Cluster,
@@ -292,6 +292,11 @@ def _told(pod: Pod, logs: Logs, literal: str) -> list[Line]:
     return [line for line in logs.find(literal) if not (pod.ready and line.log.previous)]
 
 
+def _by_request(lines: Iterable[Line], pattern: re.Pattern[str]) -> dict[str, Line]:
+    """The last line that says something of a request, by what the pattern takes for its name."""
+    return {said[1]: line for line in lines if (said := pattern.search(line.text[:2000]))}
+
+
 def _unpaired(pod: Pod, logs: Logs) -> Iterator[Finding]:
     """A server of SGLang's prefill or decode that refuses what it is sent: nobody paired the two for these requests."""
     for container in pod.containers:
@@ -378,7 +383,7 @@ def _never_came(pod: Pod, request: str, first: Line, last: Line, seconds: float)
 
 def _failed_elsewhere(pod: Pod, logs: Logs) -> tuple[int, Line, Line] | None:
     """How many requests were given up here that had failed in another pod, the last one's line, and that of the other pod."""
-    given_up = {said[1]: line for line in _told(pod, logs, _GIVEN_UP) if (said := _ABORTED.search(line.text[:2000]))}
+    given_up = _by_request(_told(pod, logs, _GIVEN_UP), _ABORTED)
     failed = pod.cluster.once("rooms that failed", lambda: _rooms(pod.cluster)) if given_up else {}
     both = [
         room
@@ -466,7 +471,7 @@ def _on_loopback(pod: Pod, subject: Subject) -> Iterator[Finding]:
 
 
 def _never_fetched(engine: Engine, logs: Logs) -> Iterator[Finding]:
-    lines = {said[1]: line for line in logs.find(_EXPIRED) if (said := _UNFETCHED.search(line.text))}
+    lines = _by_request(logs.find(_EXPIRED), _UNFETCHED)
     if len(lines) < _SEVERAL or any(logs.find(_LATE)):
         return  # who fetches late reaches it
     first, last = min(lines.values(), key=lambda line: line.number), max(lines.values(), key=lambda line: line.number)
@@ -496,7 +501,7 @@ def _in_vain(pod: Pod, subject: Subject, logs: Logs) -> Iterator[Finding]:
     """A prefill server whose caches decode fetches of hardly any request, though its side channel is not on the loopback."""
     for engine in subject.engines(pod) if _unreachable(pod, subject) is None else ():
         log = logs.current(engine.container.name)
-        lines = {said[1]: x for x in log.find(_EXPIRED) if (said := _UNFETCHED.search(x.text[:2000]))} if log else {}
+        lines = _by_request(log.find(_EXPIRED), _UNFETCHED) if log else {}
         done = answered(log)
         if log is None or len(lines) < _SEVERAL or not done or 2 * len(lines) < done or any(log.find(_LATE)):
             continue  # those of a few clients that went away
@@ -526,8 +531,8 @@ def _in_vain(pod: Pod, subject: Subject, logs: Logs) -> Iterator[Finding]:
 
 def _fetched_late(pod: Pod, subject: Subject, logs: Logs) -> Iterator[Finding]:
     """KV caches that decode fetched when prefill had given their blocks away, which nothing but these two lines says."""
-    expired = {said[1]: line for line in _told(pod, logs, _EXPIRED) if (said := _UNFETCHED.search(line.text[:2000]))}
-    late = {said[1]: line for line in _told(pod, logs, _LATE) if (said := _FETCHED_LATE.search(line.text[:2000]))}
+    expired = _by_request(_told(pod, logs, _EXPIRED), _UNFETCHED)
+    late = _by_request(_told(pod, logs, _LATE), _FETCHED_LATE)
     both = [name for name, line in late.items() if name in expired and expired[name].order < line.order]
     if not both or long_past([late[name] for name in both]):
         return

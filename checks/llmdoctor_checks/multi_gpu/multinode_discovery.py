@@ -29,6 +29,7 @@ from kubectl_llmdoctor.api import (
     fixes,
     in_order,
     k8s,
+    last_traceback,
     log_evidence,
     log_of,
     object_evidence,
@@ -37,7 +38,6 @@ from kubectl_llmdoctor.api import (
     reach,
     say_seconds,
     selector_of,
-    tracebacks,
 )
 from llmdoctor_checks._connections import REFUSED
 from llmdoctor_checks._consequences import FAILED_START
@@ -514,7 +514,7 @@ def _waited(container: Container, logs: Logs | None) -> bool:
     if killed or (ending.seconds is not None and ending.seconds < _ASKED_SECONDS):
         return False
     log = log_of(ending, logs)
-    last = max(tracebacks(log), key=lambda one: one.last.number, default=None) if log else None
+    last = last_traceback(log) if log else None
     return last is None or bool(_OF_A_WAY.search(f"{last.root.error} {last.root.message[:2000]}"))
 
 

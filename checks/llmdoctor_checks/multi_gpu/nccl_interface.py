@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Engine, Evidence, Finding, Logs, Pod, Subject, check, fixes
+from kubectl_llmdoctor.api import Engine, Finding, Logs, Pod, Subject, check, fixes, variable_evidence
 from llmdoctor_checks.multi_gpu import _message_queue
 from llmdoctor_checks.multi_gpu._network import further_networks
 
@@ -51,7 +51,7 @@ def nccl_interface(pod: Pod, engine: Engine, subject: Subject, logs: Logs | None
             role="risk",
             summary=f"{name}={variable.value} names no interface of the pod, which has {' and '.join(_INTERFACES)}: the "
             f"ranks of {engine.label} ({count}) end when they connect, with '{words}'.",
-            evidence=(Evidence(source="pod", ref=variable.path, text=f"{name}={variable.value}"),),
+            evidence=(variable_evidence(variable),),
             fix=fixes.set_env(engine.container, name, "eth0", f"Set {name} to eth0"),
         )
         return

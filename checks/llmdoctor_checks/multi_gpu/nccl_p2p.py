@@ -23,6 +23,7 @@ from kubectl_llmdoctor.api import (
     phase_of,
     pod_evidence,
     say_seconds,
+    variable_evidence,
 )
 from kubectl_llmdoctor.catalog.gpus import Gpu
 from llmdoctor_checks._blocked import BLOCKED, stands_still, waited
@@ -116,7 +117,7 @@ def _by_hand(engine: Engine, accelerator: Accelerator | None, hardware: Hardware
         role="risk" if len(linked) >= 2 else "note",
         summary=f"{' and '.join(sorted(names))} set by hand: "
         f"{_detour(engine.workers_at_least, gpu, direct=direct, shared=shared)}.",
-        evidence=(*(Evidence(source="pod", ref=v.path, text=f"{v.name}={v.value}") for v in found), *shown),
+        evidence=(*map(variable_evidence, found), *shown),
         fixes=tuple(
             fixes.remove_env(engine.container, v.name, f"Remove {v.name}, unless this node hangs without it")
             for v in found

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from kubectl_llmdoctor.api import Mismatch, Node, escaped, holds, k8s
+from kubectl_llmdoctor.api import Mismatch, Node, escaped, holds, k8s, sentence
 
 Json = dict[str, Any]
 
@@ -46,7 +46,7 @@ def demands_met(spec: k8s.PodSpec, node: Node, unmet: list[Mismatch]) -> tuple[l
     text = ", and ".join(said)
     if any(m.key in _OF_IMAGES for m in unmet):
         text += "; the image must have a variant for it"
-    return operations, text[:1].upper() + text[1:]
+    return operations, sentence(text)
 
 
 def labels_wanted(unmet: list[Mismatch]) -> dict[str, str]:

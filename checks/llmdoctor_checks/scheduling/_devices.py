@@ -14,6 +14,11 @@ _NO_DEVICE = r"(?i)rdma|efa|hca|sriov|macvlan|/(?:fuse|kvm|tun|vhost-net)$"
 _NEAR_GPUS = r"(?i)gpu|nvidia|accelerator|amd\.com"
 
 
+def asked_gpus(container: Container) -> dict[str, int]:
+    """The resources of NVIDIA's and AMD's that a container asks for."""
+    return {name: n for name, n in container.accelerators.items() if name.startswith(("nvidia.com/", "amd.com/"))}
+
+
 def asks_for_nothing(container: Container, *, of_any_maker: bool = False) -> bool:
     """Whether no way to a device is open: no resource, no claim, no device of the host; of NVIDIA's and AMD's, if not of any maker."""
     pod, resources = container.pod, container.spec.resources

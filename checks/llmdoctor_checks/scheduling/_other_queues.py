@@ -16,6 +16,7 @@ from kubectl_llmdoctor.api import (
 )
 from llmdoctor_checks.scheduling._raising import (
     of_yunikorn,
+    queues_of_kai,
 )
 
 _KAI_POOL = "kai.scheduler/node-pool"
@@ -111,7 +112,7 @@ def queueless(pod: Pod, name: str, evidence: Evidence) -> Finding:
 def at_no_leaf(pod: Pod, evidence: Evidence) -> Finding | None:
     """A queue of KAI from which no pod is taken: one with queues below it, or, before 0.13, one with none above it."""
     name = pod.labels.get("kai.scheduler/queue") or pod.labels.get("runai/queue") or ""
-    queues = [i for i in pod.cluster.items("Queue") if i.api_version.startswith("scheduling.run.ai/")]
+    queues = queues_of_kai(pod)
     queue = next((item for item in queues if name and item.name == name), None)
     if queue is None:
         return None
@@ -143,7 +144,7 @@ def at_no_leaf(pod: Pod, evidence: Evidence) -> Finding | None:
 
 def _make_queue(pod: Pod, name: str, *, unread: bool) -> Fix:
     """What helps where a queue is missing: the only other one that takes pods, else to make it, beside those that there are."""
-    items = [i for i in pod.cluster.items("Queue") if i.api_version.startswith("scheduling.run.ai/")]
+    items = queues_of_kai(pod)
     parents = {str(dig(item.raw, "spec.parentQueue")) for item in items}
     leaves = [item.name for item in items if item.name not in parents]
     if len(leaves) == 1 and not unread:

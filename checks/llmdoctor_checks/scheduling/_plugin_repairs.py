@@ -40,7 +40,7 @@ from llmdoctor_checks.scheduling.mig_profile_mismatch import MIG_CONFIG
 _TOO_LONG = "received message larger than max"
 
 #: The kernel (kernel/module/signing.c), modprobe and NVIDIA's installer of a module that may not be loaded under Secure Boot.
-_UNSIGNED = expression(
+UNSIGNED = expression(
     r"unsigned module is rejected|Key was rejected by service|not signed by a key that is trusted|Required key not available"
 )
 
@@ -220,7 +220,7 @@ def _before_the_plugin(cluster: Cluster, node: str) -> Iterator[Fix]:
             "operator), or install the driver on the machine itself and set driver.enabled=false",
             fixes.on_node(node, "uname -r"),
         )
-    if _UNSIGNED.search(said):
+    if UNSIGNED.search(said):
         yield fixes.platform(
             f"Switch Secure Boot off for {node} and its like (GKE: shielded nodes without secure boot): the kernel there loads only "
             "modules signed by a key that it trusts, which the driver's are not"
@@ -371,10 +371,14 @@ def _for_tegra(cluster: Cluster, plugin: k8s.Pod) -> bool:
     return any(DISCOVERS in line.text for line in plugin_lines(cluster, plugin))
 
 
+def _daemon_set(plugin: k8s.Pod) -> str:
+    """The name of the DaemonSet that made a plugin's pod, if one did."""
+    return next((owner.name for owner in plugin.metadata.owner_references if owner.kind == "DaemonSet"), "")
+
+
 def _discovering(plugin: k8s.Pod, node: str) -> Fix:
     """What has a plugin count the GPUs of a node that is no Tegra."""
-    meta = plugin.metadata
-    made = next((owner.name for owner in meta.owner_references if owner.kind == "DaemonSet"), "")
+    meta, made = plugin.metadata, _daemon_set(plugin)
     where = f"kubectl -n {meta.namespace or 'default'} set env daemonset/{made}"
     return fixes.platform(
         f"Set DEVICE_DISCOVERY_STRATEGY of {f'DaemonSet {made}' if made else meta.name} (deviceDiscoveryStrategy of its chart) to nvml in "
@@ -385,8 +389,7 @@ def _discovering(plugin: k8s.Pod, node: str) -> Fix:
 
 def _of_unified_memory(plugin: k8s.Pod, node: str) -> Fix:
     """The release of NVIDIA's plugin that does without the memory of a GPU (`internal/rm/devices.go`: Ignoring error …)."""
-    meta = plugin.metadata
-    made = next((owner.name for owner in meta.owner_references if owner.kind == "DaemonSet"), "")
+    meta, made = plugin.metadata, _daemon_set(plugin)
     container = next(iter(plugin.spec.containers), None)
     return fixes.platform(
         f"Take NVIDIA's device plugin 0.17.4 or later on {node} (devicePlugin.version of the GPU operator, or its release v25.10.0; "
@@ -404,7 +407,7 @@ def _monitoring(plugin: k8s.Pod | None, node: str) -> Fix:
     """What lets a plugin look at whole GPUs that MIG cuts, as NVIDIA's chart has it (`addMigMonitorDevices`, `requiresCapSysAdmin`)."""
     what, made = f"the device plugin on {node}", ""
     if plugin is not None:
-        made = next((owner.name for owner in plugin.metadata.owner_references if owner.kind == "DaemonSet"), "")
+        made = _daemon_set(plugin)
         owner = f"DaemonSet {made}" if made else plugin.metadata.name
         what = f"{next((c.name for c in plugin.spec.containers), '')} of {owner}"
     return fixes.platform(
@@ -416,8 +419,7 @@ def _monitoring(plugin: k8s.Pod | None, node: str) -> Fix:
 
 def _mixed(cluster: Cluster, node: str, plugin: k8s.Pod) -> Fix:
     """What lets a plugin offer GPUs that are not cut alike, where it was told that they are."""
-    meta = plugin.metadata
-    made = next((owner.name for owner in meta.owner_references if owner.kind == "DaemonSet"), "")
+    meta, made = plugin.metadata, _daemon_set(plugin)
     owned = f"DaemonSet {made}" if made else f"pod {meta.name}"
     container = next(iter(plugin.spec.containers), None)
     policy = cluster_policy(cluster)

@@ -25,6 +25,7 @@ from kubectl_llmdoctor.api import (
     milli,
     pod_evidence,
     rows,
+    say_pairs,
     selected,
     show_taint,
     top_of,
@@ -486,7 +487,7 @@ def _nearly(pod: Pod, claim: VolumeClaim, free: list[Item]) -> Fix | None:
             )
             return fixes.patch_object(
                 volume,
-                f"{text}: {', '.join(f'{key}={value}' for key, value in lacks.items())}",
+                f"{text}: {say_pairs(lacks)}",
                 [
                     {"op": "add", "path": f"/metadata/labels/{escaped(key)}", "value": value}
                     for key, value in lacks.items()

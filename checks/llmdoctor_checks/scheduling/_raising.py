@@ -319,9 +319,13 @@ def _amounts(told: Any) -> dict[str, int]:
 _A_LITTLE = 0.01
 
 
+def queues_of_kai(pod: Pod) -> list[Item]:
+    return [item for item in pod.cluster.items("Queue") if item.api_version.startswith("scheduling.run.ai/")]
+
+
 def of_kai(pod: Pod, name: str, field: str, taken: str, wanted: str) -> Raised | None:
     """What a queue of KAI's gives (`quota` or `limit`) raised to what is allocated and asked for."""
-    queues = [i for i in pod.cluster.items("Queue") if i.api_version.startswith("scheduling.run.ai/")]
+    queues = queues_of_kai(pod)
     queue = next((i for i in queues if name in (i.name, dig(i.raw, "spec.displayName"))), None)
     numbers = [found for text in (taken, wanted) if (found := _TOLD.match(text.strip()))]
     units = {found["unit"] for found in numbers}

@@ -39,6 +39,7 @@ from kubectl_llmdoctor.api import (
     say_pairs,
     say_selector,
     selected,
+    sentence,
     show_taint,
     table,
     top_of,
@@ -458,7 +459,7 @@ def _less(stop: Stop) -> Iterator[Change]:
         said.append(words)
     else:
         text = ", and ".join(said)
-        lowered = Change(text=text[:1].upper() + text[1:], operations=tuple(operations))
+        lowered = Change(text=sentence(text), operations=tuple(operations))
     little = any(
         r.resource in _SIZED
         and _requested(spec, r.resource) < r.asked / 2
@@ -670,7 +671,7 @@ def _apart(stop: Stop) -> Iterator[Change]:
     others = [ref for r in theirs for ref in r.pods]
     if operations and not others:
         text = ", and ".join(said)
-        yield Change(text=text[:1].upper() + text[1:], operations=tuple(operations))
+        yield Change(text=sentence(text), operations=tuple(operations))
     if not any(r.kind == "spread" for r in stop.reasons):
         yield from _without(stop, [*dict.fromkeys(ref for r in stop.reasons for ref in r.pods)], "Make room")
 

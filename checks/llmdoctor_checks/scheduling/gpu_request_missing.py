@@ -30,6 +30,7 @@ from kubectl_llmdoctor.api import (
     object_evidence,
     pod_evidence,
     say_cuda,
+    say_pairs,
     setting_evidence,
     suffices,
     usage_of,
@@ -545,7 +546,7 @@ def _outline(engine: Engine) -> bool:
 
 def _resources(container: Container) -> str:
     parts = [
-        f"{kind}: {', '.join(f'{k}={v}' for k, v in values.items())}"
+        f"{kind}: {say_pairs(values)}"
         for kind, values in (
             ("limits", container.spec.resources.limits),
             ("requests", container.spec.resources.requests),

@@ -29,6 +29,7 @@ from kubectl_llmdoctor.api import (
     object_evidence,
     pod_evidence,
     rows,
+    sentence,
     top_of,
     words,
     workload_evidence,
@@ -352,7 +353,7 @@ def _waiting(pending: Pending, found: Cause, events: Events | None) -> Iterator[
     yield finding(
         pending,
         found,
-        summary[:1].upper() + summary[1:] + ("" if summary.endswith(".") else "."),
+        sentence(summary) + ("" if summary.endswith(".") else "."),
         [*evidence, *node_lines(pending, found)],
         answers
         or [_fewer_volumes()] * full
@@ -679,7 +680,7 @@ def _why_unusable(found: _PastTheScheduler, events: Events) -> tuple[str, list[F
     unbound = found.why == "PVC is not bound"
     if unbound and found.refused:
         words = _unbound(pod, claim, events)
-        return words[:1].upper() + words[1:], [*_provided(pod, claim, events, describe)]
+        return sentence(words), [*_provided(pod, claim, events, describe)]
     summary = f"Claim {claim.name} is {found.why.removeprefix('PVC is ')}"
     answers = [fixes.advice("See what the claim waits for", describe)]
     if unbound and (found.waits or found.named):

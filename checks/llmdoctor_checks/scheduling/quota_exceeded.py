@@ -27,6 +27,8 @@ from kubectl_llmdoctor.api import (
     requests_of,
     rows,
     say_pairs,
+    say_selector,
+    sentence,
 )
 from llmdoctor_checks.scheduling._admission import given_a_quota, limited_priorities
 from llmdoctor_checks.scheduling._kueue import (
@@ -256,9 +258,7 @@ def _fixes(subject: Subject, quota: str, found: dict[str, str], beyond: str = ""
         text = f"{less}raise the quota {quota}, which allows {beyond} in all; to stop other workloads does not help"
         # a quota that is raised below needs no second advice to raise it
         others = (
-            [fixes.advice(text[:1].upper() + text[1:], look, owner="model" if less else "platform")]
-            if less or not raised
-            else []
+            [fixes.advice(sentence(text), look, owner="model" if less else "platform")] if less or not raised else []
         )
     else:
         if found:
@@ -573,7 +573,7 @@ def _counted(quota: k8s.ResourceQuota, wanted: dict[str, int]) -> dict[str, str]
         {n: quota.status.used.get(n, 0) for n in asked},
         {n: hard[n] for n in asked},
     )
-    asking, used, limit = (",".join(f"{name}={amount}" for name, amount in table.items()) for table in listed)
+    asking, used, limit = (say_selector(one) for one in listed)
     return {"asked": asking, "used": used, "limit": limit}
 
 

@@ -15,7 +15,6 @@ from kubectl_llmdoctor.api import (
     Cluster,
     Container,
     EnvVar,
-    Evidence,
     Finding,
     Fix,
     Line,
@@ -27,6 +26,7 @@ from kubectl_llmdoctor.api import (
     host_of,
     in_order,
     log_evidence,
+    variable_evidence,
     written_ago,
 )
 from llmdoctor_checks._consequences import CRASHED
@@ -82,7 +82,7 @@ def through_proxy(pod: Pod, cluster: Cluster, logs: Logs | None) -> Iterator[Fin
                 if exempt
                 else "; no NO_PROXY is set."
             ),
-            evidence=(log_evidence(line), Evidence(source="pod", ref=proxy.path, text=f"{proxy.name}={proxy.value}")),
+            evidence=(log_evidence(line), variable_evidence(proxy)),
             explains=CRASHED,
             fix=_spare(container, address.host, told, exempting(proxy, exempt)),
             order=line.order,

@@ -28,6 +28,7 @@ from kubectl_llmdoctor.api import (
     fixes,
     follow,
     is_headless,
+    last_traceback,
     last_words,
     log_evidence,
     log_of,
@@ -36,7 +37,6 @@ from kubectl_llmdoctor.api import (
     say_pairs,
     selector_of,
     takes_telemetry,
-    tracebacks,
 )
 from llmdoctor_checks._connections import BARE, NAMELESS, REFUSED, STATED, port_in
 from llmdoctor_checks._consequences import FAILED_START
@@ -179,7 +179,7 @@ def _does_without(said: _Said, *, engine: bool) -> bool:
 
 def _ended_otherwise(log: Log, line: Line) -> bool:
     """Whether the log ends, below a line, with an exception that has nothing to do with a database."""
-    last = max(tracebacks(log), key=lambda one: one.last.number, default=None)
+    last = last_traceback(log)
     if last is None or last.first.number <= line.number:
         return False
     texts = [last.error, last.message[:2000], *(x.text[:1000] for x in log.lines(last.first.number, last.last.number))]

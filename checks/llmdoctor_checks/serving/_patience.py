@@ -119,7 +119,7 @@ def takes_more(line: Line, most: int, cluster: Cluster) -> Fix:
     """What lets who wrote a line take requests of twice the bytes that were refused, 32 MiB where nobody says how many they were."""
     size = max(-(-2 * most // 1024**2), 32)
     text, writer = line.text[:8000], writer_of(line, cluster)
-    called = f"{writer.spec.image if writer else ''} {line.log.pod} {line.log.container}".lower()
+    called = _called(line, writer)
     if "too large body" in text:
         if (key := _BODIES.get(_controller(called))) is not None:
             return _annotation(text, key, f"{size}m", "Ingress", cluster)
@@ -234,7 +234,7 @@ def writer_of(line: Line, cluster: Cluster) -> Container | None:
 
 def _by_its_words(line: Line, allowed: int, writer: Container | None, pod: Pod, cluster: Cluster) -> Fix | None:
     text = line.text[:8000]
-    called = f"{writer.spec.image if writer else ''} {line.log.pod} {line.log.container}".lower()
+    called = _called(line, writer)
     annotated = _ANNOTATIONS.get(_controller(called)) if "upstream timed out (110:" in text else None
     if annotated is not None:
         reading, sending, value, kind = annotated
@@ -259,6 +259,11 @@ def _by_its_words(line: Line, allowed: int, writer: Container | None, pod: Pod, 
         )
         return _in_file(summary, writer, line)
     return _of_envoy(text, allowed, called, writer, line)
+
+
+def _called(line: Line, writer: Container | None) -> str:
+    """The image of who wrote a line, and what its pod and container are called."""
+    return f"{writer.spec.image if writer else ''} {line.log.pod} {line.log.container}".lower()
 
 
 def _controller(called: str) -> str:

@@ -121,7 +121,7 @@ def of_client(pod: Pod, cluster: Cluster, logs: Logs) -> Iterator[Finding]:
         asked += sorted({to for c in pod.containers for _, text in told_by(c) for to in re.findall(_TOLD, text)})
     for host, port in dict.fromkeys(asked):
         to = follow(host, int(port or 80), pod, cluster)
-        for server in to.pods if to is not None and not to.itself else ():
+        for server in to.others if to is not None else ():
             if not server.ready or server.spec.host_network or not engines_in(server):
                 continue
             found = of_server(server, cluster, asker=pod)

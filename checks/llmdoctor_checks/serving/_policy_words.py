@@ -38,11 +38,7 @@ def numbers(rule: dict[str, object]) -> str:
 def let_in(policy: Item, labels: dict[str, str], namespace: str, pod: Pod, port: int) -> Fix:
     """A rule for the client; its namespace by the label that every one has. One without labels is not to be told from others."""
     own = {k: v for k, v in labels.items() if k in ("app", APP_NAME)} or lasting(labels)
-    named = (
-        f"pods of {namespace} with {', '.join(f'{k}={v}' for k, v in own.items())}"
-        if own
-        else f"all pods of {namespace}"
-    )
+    named = f"pods of {namespace} with {say_pairs(own)}" if own else f"all pods of {namespace}"
     summary = f"Let {named} in to port {port} in {policy.plain_kind}/{policy.name}"
     if policy.plain_kind != "NetworkPolicy":
         apart = {} if namespace == policy.namespace else {"k8s:io.kubernetes.pod.namespace": namespace}

@@ -134,7 +134,7 @@ def _relabelled(item: Item, n: int, row: dict[str, Any], labels: dict[str, str],
         right,
         f"Have subset {row.get('name')} of DestinationRule/{item.name} select "
         + say_pairs(right)
-        + f", or give {', '.join(f'{key}={value}' for key, value in labels.items())} to the pods of {fixes.edited(pod)}",
+        + f", or give {say_pairs(labels)} to the pods of {fixes.edited(pod)}",
     )
 
 

@@ -181,15 +181,19 @@ _CLAMPS = "0.28.0"
 _COUNTS_CORES, _OMP = ("triton", "huggingfaceserver"), "OMP_NUM_THREADS"
 
 
+def _log_on_cpu(engine: Engine, logs: Logs) -> Log | None:
+    """The log of a vLLM that computes on the CPU."""
+    log = logs.current(engine.container.name)
+    computes = engine.name == "vllm" and log is not None and not engine.container.accelerators and log.holds(_ON_CPU)
+    return log if computes else None
+
+
 def _one_thread(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     """vLLM computes on the CPU, with one thread."""
-    container = engine.container
-    log = logs.current(container.name)
-    if engine.name != "vllm" or log is None or container.accelerators or not log.holds(_ON_CPU):
-        return None
-    reduced = next(log.find(_REDUCED), None)
+    container, log = engine.container, _log_on_cpu(engine, logs)
+    reduced = next(log.find(_REDUCED), None) if log is not None else None
     said = re.search(r"parallelism from (\d{1,6}) threads to 1 ", reduced.text) if reduced else None
-    if reduced is None or said is None or log.holds(_BOUND):
+    if log is None or reduced is None or said is None or log.holds(_BOUND):
         return None
     cores = container.limit("cpu") or container.request("cpu")
     threads = str(max(math.floor(cores / 1000), 1) if cores else int(said[1]))
@@ -233,10 +237,7 @@ def _late_step(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
 def _crawls(engine: Engine, logs: Logs) -> Finding | None:
     """vLLM computes on the CPU, within a limit of few cores, and each request gets less than a token a second, all the time."""
     container, limit = engine.container, engine.container.limit("cpu")
-    log = logs.current(container.name)
-    if engine.name != "vllm" or log is None or container.accelerators or not log.holds(_ON_CPU):
-        return None
-    said = last_load(container, logs)
+    said = last_load(container, logs) if _log_on_cpu(engine, logs) is not None else []
     if limit is None or limit > _FEW_CORES or len(said) < _STATEMENTS:
         return None
     if not all(one.running and (one.tokens or 0) < _CRAWLS * one.running for one in said):

@@ -39,7 +39,7 @@ from kubectl_llmdoctor.api import (
     written_ago,
 )
 from llmdoctor_checks._clients import asked_as_one, asks_as_one
-from llmdoctor_checks._load import last_load
+from llmdoctor_checks._load import Load, last_load
 from llmdoctor_checks.serving._with_the_pod import LITERALS as BROKEN_OFF
 from llmdoctor_checks.serving._with_the_pod import with_the_pod
 
@@ -344,9 +344,9 @@ def _dropped(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     if told is None:
         return None
     since = (line for line in told.log.lines(told.number + 1) if re.search(_DROPPED, line.text[:1000]))
-    before = [load for load in last_load(container, logs) if load.line.number < told.number][-1:]
-    lately = before and before[0].running and (seconds_between(before[0].line, told) or 0) <= _LATELY
-    line = next(since, before[0].line if lately else None)
+    before = _load_before(told, container, logs)
+    lately = before and before.running and (seconds_between(before.line, told) or 0) <= _LATELY
+    line = next(since, before.line if before and lately else None)
     if line is None:
         return None
     return _cut_off(
@@ -649,8 +649,13 @@ def _running(container: Container, logs: Logs, told: Line) -> tuple[int, Line] |
         return (int(said[1]), lines[-1]) if int(said[1]) else None
     # uvicorn waits for connections only where some are busy, and says when they are closed
     waits = any(words in told.text for words in _OPEN) and not told.log.holds(_CLOSED)
-    before = [load for load in last_load(container, logs) if load.line.number < told.number][-1:]
-    return (before[0].running, before[0].line) if waits and before and before[0].running else None
+    before = _load_before(told, container, logs)
+    return (before.running, before.line) if waits and before and before.running else None
+
+
+def _load_before(told: Line, container: Container, logs: Logs) -> Load | None:
+    """The last statement of an engine's load before a line."""
+    return next((one for one in reversed(last_load(container, logs)) if one.line.number < told.number), None)
 
 
 def _hook(container: Container) -> tuple[float, Evidence] | None:

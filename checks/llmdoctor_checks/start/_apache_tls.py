@@ -69,7 +69,7 @@ def _plain_server(container: Container, line: Line) -> tuple[Destination, Engine
     for near in line.log.lines(max(line.number - _BESIDE, 1), line.number + 1):
         asked = re.search(_ASKED, near.text[:2000])
         to = follow(asked["host"], int(asked["port"]), container.pod, container.pod.cluster) if asked else None
-        if to is None or to.itself or not to.pods:
+        if to is None or not to.others:
             continue
         served = [engines_in(pod) for pod in to.pods]
         if all(len(own) == 1 and without_tls(own[0], to.target(own[0].pod)) for own in served):

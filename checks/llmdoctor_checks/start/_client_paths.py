@@ -75,9 +75,7 @@ class _Request(msgspec.Struct, frozen=True):
 
 def refused_client(pod: Pod, cluster: Cluster) -> Iterator[Finding]:
     """The same from the side of the client, where it is the only one of a server of which it is told."""
-    servers = {
-        one.name: one for c in pod.containers for to in configured(c, cluster) if not to.itself for one in to.pods
-    }
+    servers = {one.name: one for c in pod.containers for to in configured(c, cluster) for one in to.others}
     for server in servers.values() if pod.exists and not engines_in(pod) else ():
         for engine in engines_in(server):
             yield from refused_clients(server, engine, cluster, logs_of(server), pod.status.pod_ip)

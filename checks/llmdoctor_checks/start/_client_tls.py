@@ -50,7 +50,7 @@ def client_with_tls(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
         for where, value in told_by(container) if said is not None else ():
             for url in re.finditer(_URL, value):
                 to = follow(url["host"], int(url["port"] or 443), pod, pod.cluster)
-                if to is None or to.itself or not to.pods:
+                if to is None or not to.others:
                     continue
                 served = [engines_in(one) for one in to.pods]
                 if not all(len(own) == 1 and without_tls(own[0], to.target(own[0].pod)) for own in served):
@@ -80,7 +80,7 @@ def client_with_grpc(pod: Pod, logs: Logs | None) -> Iterator[Finding]:
             re.search(_ASKED, line.text[:4000]) if line is not None and line.number > last_answered(line.log) else None
         )
         to = follow(asked["host"], int(asked["port"]), pod, pod.cluster) if asked is not None else None
-        if line is None or to is None or to.itself or not to.pods:
+        if line is None or to is None or not to.others:
             continue
         engine = next((one for one in engines_in(to.pods[0]) if one.name == "triton"), None)
         if engine is None or to.target(engine.pod) != engine.value("port"):

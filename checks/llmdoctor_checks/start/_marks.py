@@ -16,7 +16,7 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     log_of,
     pod_evidence,
-    settling,
+    stating,
 )
 from llmdoctor_checks._consequences import FAILED_START
 from llmdoctor_checks.start._scripts import quoted
@@ -95,7 +95,7 @@ def _dashed(container: Container) -> Iterator[tuple[str, str, Evidence, Fix]]:
 
 def _in_words(container: Container, old: str, new: str) -> Fix:
     told = f"Write {quoted(new)}" + ("" if new.startswith("-") else ", without quotation marks")
-    return settling.word(container, old, new, told) or fixes.advice(f"{told} in {fixes.edited(container.pod)}")
+    return stating.word(container, old, new, told) or fixes.advice(f"{told} in {fixes.edited(container.pod)}")
 
 
 def _bare(value: str) -> str:

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from kubectl_llmdoctor.api import (
     Container,
     Engine,
-    Evidence,
     Finding,
     Fix,
     Line,
@@ -22,6 +21,7 @@ from kubectl_llmdoctor.api import (
     expression,
     fixes,
     log_evidence,
+    variable_evidence,
 )
 from llmdoctor_checks._consequences import FAILED_START
 from llmdoctor_checks.serving._by_proxy import exempt_from, exempting, proxy_of
@@ -56,8 +56,8 @@ def warmup_by_proxy(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         evidence=(
             log_evidence(begun),
             log_evidence(line),
-            Evidence(source="pod", ref=proxy.path, text=f"{proxy.name}={proxy.value}"),
-            *((Evidence(source="pod", ref=exempt.path, text=f"{exempt.name}={exempt.value}"),) if exempt else ()),
+            variable_evidence(proxy),
+            *((variable_evidence(exempt),) if exempt else ()),
         ),
         explains=("service-selects-nothing", *FAILED_START),
         fix=_named(container, name, told, hosts),

@@ -26,6 +26,7 @@ from kubectl_llmdoctor.api import (
 from kubectl_llmdoctor.catalog.images import CpuBuild, cpu_build, cpu_build_of_speech
 from llmdoctor_checks._consequences import FAILED_START
 from llmdoctor_checks._ollama import SEARCHED, fallback, with_rocm
+from llmdoctor_checks.scheduling._devices import asked_gpus
 
 #: PyTorch without CUDA that is asked for it, whatever program asks.
 _TORCH = "Torch not compiled with CUDA enabled"
@@ -145,7 +146,7 @@ def cpu_only_image(pod: Pod, subject: Subject, logs: Logs | None) -> Iterator[Fi
 
 def _of(pod: Pod, container: Container, engine: Engine | None, logs: Logs | None) -> Iterator[Finding]:
     """One container; of a program that is no known engine its libraries say what they were built for."""
-    asked = {name: n for name, n in container.accelerators.items() if name.startswith(("nvidia.com/", "amd.com/"))}
+    asked = asked_gpus(container)
     if not asked or pod.log_only or (engine is not None and engine.value("device") == "cpu"):
         return
     image = container.spec.image
@@ -203,7 +204,7 @@ def _of_nvidia(asked: Iterable[str]) -> bool:
 def _ollama_without_rocm(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     """Ollama's image for NVIDIA GPUs with a GPU of AMD's, for which it has no library: it goes on with the CPU."""
     container = engine.container
-    asked = {name: n for name, n in container.accelerators.items() if name.startswith(("nvidia.com/", "amd.com/"))}
+    asked = asked_gpus(container)
     twin = with_rocm(engine) if asked and all(name.startswith("amd.com/") for name in asked) else ""
     found = fallback(container.name, logs) if twin else None
     if found is None or found.failed is not None or found.cpu is None:

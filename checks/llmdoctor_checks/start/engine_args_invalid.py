@@ -31,6 +31,7 @@ from kubectl_llmdoctor.api import (
     problem_evidence,
     setting_evidence,
     settling,
+    stating,
 )
 from llmdoctor_checks._consequences import FAILED_START
 from llmdoctor_checks.start._first_word import first_word_alone
@@ -448,7 +449,7 @@ def _unexpanded(pod: Pod, engine: Engine) -> Iterator[Finding]:
                 setting_evidence(container, setting),
                 pod_evidence(container, f"env[{name}]", str(variable.value or variable.origin)),
             ),
-            fix=settling.word(container, word, meant, told) or fixes.advice(f"{told}, in {fixes.edited(pod)}"),
+            fix=stating.word(container, word, meant, told) or fixes.advice(f"{told}, in {fixes.edited(pod)}"),
         )
         return
 
@@ -472,7 +473,7 @@ def _no_size(pod: Pod, engine: Engine) -> Iterator[Finding]:
 def _counted(engine: Engine, flag: str) -> Fix:
     """A parallel size that the container has the GPUs for: all of them for tensor parallelism, one part for any other."""
     size = max(engine.container.gpus, 1) if flag in ("-tp", "--tp", "--tp-size", "--tensor-parallel-size") else 1
-    return settling.put(engine.container, engine, flag, str(size), f"Set {flag} to {size}")
+    return stating.put(engine.container, engine, flag, str(size), f"Set {flag} to {size}")
 
 
 def _no_such_node(pod: Pod, engine: Engine) -> Iterator[Finding]:
@@ -567,7 +568,7 @@ def _aborts(pod: Pod, engine: Engine, logs: Logs | None) -> Iterator[Finding]:
                 *((log_evidence(asserted),) if asserted else ()),
             ),
             explains=FAILED_START,
-            fix=settling.dropped(container, engine, [setting.text.split()[0].partition("=")[0]])
+            fix=stating.dropped(container, engine, [setting.text.split()[0].partition("=")[0]])
             or fixes.advice(f"Remove {setting.text} in {fixes.edited(pod)}"),
         )
 
@@ -627,7 +628,7 @@ def _all_removed(engine: Engine, gone: list[Problem]) -> Fix:
     if ours := [name for name in names if name in _OF_DOCKER]:
         text += ", which are for docker run" if ours == names else f" ({', '.join(ours)}: for docker run)"
         text += "; GPUs, ports, volumes and shared memory have fields of their own in a pod"
-    places = [settling.stated(container, name) for name in names]
+    places = [stating.stated(container, name) for name in names]
     vectors = {place.vector for place in places if place and place.index is not None}
     if container.told or len(vectors) != 1 or any(place is None or place.index is None for place in places):
         return fixes.advice(f"{text} in {fixes.edited(engine.pod)}")
@@ -661,7 +662,7 @@ def _correction(engine: Engine, problem: Problem, where: str) -> Fix:
     name, container = problem.flag or problem.text, engine.container
     # by the name that stands there, which may be a short one
     own = {name, problem.text.partition(" ")[0]} - {""} if where == fixes.edited(engine.pod) else set()
-    place = next((found for one in sorted(own) if (found := settling.stated(container, one))), None)
+    place = next((found for one in sorted(own) if (found := stating.stated(container, one))), None)
     return (
         _other_name(container, problem, name, where)
         or _other_value(container, problem, name, where, place)
@@ -688,7 +689,7 @@ def _other_name(container: Container, problem: Problem, name: str, where: str) -
 
 
 def _other_value(
-    container: Container, problem: Problem, name: str, where: str, place: "settling.Stated | None"
+    container: Container, problem: Problem, name: str, where: str, place: "stating.Stated | None"
 ) -> Fix | None:
     """The value that is meant, or those that there are."""
     detail = problem.detail
@@ -701,12 +702,12 @@ def _other_value(
     if problem.kind == "bad-value" and right:
         text = f"Set {name} to {right}"
         known = place is not None and place.value is not None
-        return settling.given(container, place, right, text) if place and known else fixes.advice(f"{text} in {where}")
+        return stating.given(container, place, right, text) if place and known else fixes.advice(f"{text} in {where}")
     return fixes.advice(f"Set {name} in {where} to {listed[1]}, or remove it") if listed else None
 
 
 def _left_out(
-    container: Container, problem: Problem, name: str, where: str, place: "settling.Stated | None"
+    container: Container, problem: Problem, name: str, where: str, place: "stating.Stated | None"
 ) -> Fix | None:
     """What goes, as this release has no such option, or what goes elsewhere; or the value that it lacks."""
     detail = problem.detail
@@ -725,11 +726,11 @@ def _left_out(
     return None
 
 
-def _as_plain_json(container: Container, problem: Problem, name: str, place: "settling.Stated | None") -> Fix | None:
+def _as_plain_json(container: Container, problem: Problem, name: str, place: "stating.Stated | None") -> Fix | None:
     right = settling.as_json(place.value) if place and place.value else None
     if not right or not place or not problem.detail.endswith(": not valid JSON"):
         return None
-    return settling.given(container, place, right, f"Write the value of {name} as plain JSON: {right}")
+    return stating.given(container, place, right, f"Write the value of {name} as plain JSON: {right}")
 
 
 def _meant(detail: str, choices: list[str]) -> str:
@@ -740,9 +741,9 @@ def _meant(detail: str, choices: list[str]) -> str:
     return settling.nearest(value[1], choices) if value and choices else ""
 
 
-def _removed(container: Container, place: "settling.Stated | None", text: str, where: str, why: str) -> Fix:
+def _removed(container: Container, place: "stating.Stated | None", text: str, where: str, why: str) -> Fix:
     """An option taken out of the arguments that state it."""
-    return settling.without(container, place, text + why) if place else fixes.advice(f"{text} in {where}{why}")
+    return stating.without(container, place, text + why) if place else fixes.advice(f"{text} in {where}{why}")
 
 
 def _split(engine: Engine, problem: Problem, where: str) -> Fix:

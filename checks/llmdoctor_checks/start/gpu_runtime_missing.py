@@ -48,6 +48,7 @@ from llmdoctor_checks._ollama import (
     wrong_library,
 )
 from llmdoctor_checks.scheduling._claims import device_claims
+from llmdoctor_checks.scheduling._devices import asked_gpus
 from llmdoctor_checks.start._error_35 import ERROR_35, NO_DRIVER, error_35
 from llmdoctor_checks.start._visible import hides_all
 
@@ -156,7 +157,7 @@ def gpu_runtime_missing(pod: Pod, subject: Subject, logs: Logs | None, node: Nod
 
 def _of(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Iterator[Finding]:
     container = engine.container
-    asked = {name: n for name, n in container.accelerators.items() if name.startswith(("nvidia.com/", "amd.com/"))}
+    asked = asked_gpus(container)
     if engine.name not in ("ollama", "llama.cpp", "tei", "localai") or cpu_build(container.spec.image):
         return
     if str(engine.value("gpu_layers")) == "0":

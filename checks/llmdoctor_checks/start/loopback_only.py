@@ -33,7 +33,7 @@ from kubectl_llmdoctor.api import (
     say_pairs,
     seconds_ago,
     setting_evidence,
-    settling,
+    stating,
 )
 from llmdoctor_checks import _links, _unreached
 from llmdoctor_checks._listening import ANY_IPV4, SERVE_PROXY, listens, listens_elsewhere, loopback_told, serve_proxy
@@ -363,14 +363,14 @@ def _of_program(pod: Pod, address: str, port: str) -> Fix:
     """What tells a program that is no known engine its address, by what most are told it; what has another port is of another server."""
     container = next(c for c in pod.containers if c.role != "init")
     for name in _NAMES:
-        place = settling.stated(container, name)
+        place = stating.stated(container, name)
         told = place.value if place else ""
         if place and told and (bare := re.match(r"(?:127\.[\d.]{5,11}|localhost)(?![\w.-])", told)):
             rest = told[bare.end() :]
             if rest.startswith(":") and rest != f":{port}":
                 continue
             right = _joined(address, rest)
-            return settling.given(container, place, right, f"Set {place.name} to {right} (it is {told})")
+            return stating.given(container, place, right, f"Set {place.name} to {right} (it is {told})")
     return fixes.advice(
         f"Have the server listen on all addresses of the pod, in {fixes.edited(pod)}: by its option or variable for the address, "
         f"usually --host {address} or HOST={address}"

@@ -146,22 +146,17 @@ def _lost(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     names = list(gone)
     lines = in_order(line for found in gone.values() for line in found)
     what = f"The adapter {names[0]} was" if len(names) == 1 else f"The adapters {', '.join(names[:5])} were"
-    if all(name in others for name in names):
-        other = others[names[0]][0].log.pod
-        return Finding(
-            severity="warning",
-            confidence="likely",
-            summary=f"{what} loaded into {other} while that ran, and not into {pod.name}, which has begun without: {len(lines)} requests "
-            f"for {'it' if len(names) == 1 else 'them'} found no such model here.",
-            evidence=(*(log_evidence(had[name][0]) for name in names[:3]), log_evidence(lines[-1])),
-            explains=("served-model-name-mismatch", "http-5xx"),
-            fix=_again(engine, {name: had[name][1] for name in names}),
-            order=lines[0].order,
-        )
+    them = "it" if len(names) == 1 else "them"
+    other = others[names[0]][0].log.pod if all(name in others for name in names) else None
+    if other is not None:
+        happened = f"loaded into {other} while that ran, and not into {pod.name}, which has begun without: {len(lines)} requests for "
+        happened += f"{them} found no such model here."
+    else:
+        happened = f"loaded into {engine.container.name} while it ran, and {'is' if len(names) == 1 else 'are'} gone since the "
+        happened += f"container was restarted: {len(lines)} requests for {them} found no such model."
     return Finding(
         severity="warning",
-        summary=f"{what} loaded into {engine.container.name} while it ran, and {'is' if len(names) == 1 else 'are'} gone since the "
-        f"container was restarted: {len(lines)} requests for {'it' if len(names) == 1 else 'them'} found no such model.",
+        summary=f"{what} {happened}",
         evidence=(*(log_evidence(had[name][0]) for name in names[:3]), log_evidence(lines[-1])),
         explains=("served-model-name-mismatch", "http-5xx"),
         fix=_again(engine, {name: had[name][1] for name in names}),

@@ -211,13 +211,17 @@ def _by_log(pod: Pod, container: Container, logs: Logs | None, events: Events | 
             summary=f"The {kind} probe of {container.name} asks port {asked}; by its log it listens on {number}.",
             evidence=(
                 event_evidence(refused[-1][1], pod.cluster),
-                pod_evidence(container, f"{kind}Probe.{_action(probe)}.port", _written(probe)),
+                _asked_port(container, kind, probe),
                 log_evidence(line),
             ),
             explains=("not-ready", "crash-loop", "probe-too-short"),
             fixes=(*_told_by_status(container, asked, number), _fix(container, kind, probe, number)),
         )
         return
+
+
+def _asked_port(container: Container, kind: str, probe: k8s.Probe) -> Evidence:
+    return pod_evidence(container, f"{kind}Probe.{_action(probe)}.port", _written(probe))
 
 
 def _of_status(log: Log) -> dict[int, Line]:
@@ -357,7 +361,7 @@ def _probed_elsewhere(
         confidence="possible" if later else sure,
         summary=f"The {kind} probe of {container.name} asks port {asked}{tail}; {engine.title} listens on {port.value}.",
         evidence=(
-            pod_evidence(container, f"{kind}Probe.{_action(probe)}.port", _written(probe)),
+            _asked_port(container, kind, probe),
             port_evidence(container, port),
         ),
         explains=("not-ready", "crash-loop", "probe-too-short", "probe-path-wrong") if failing else (),
@@ -417,7 +421,7 @@ def _by_own_word(pod: Pod, engine: Engine, port: Setting, logs: Logs | None, eve
         summary=f"The {kind} probe of {container.name} asks port {asked}; by its log {engine.title} listens on {where}.",
         evidence=(
             event_evidence(event, pod.cluster),
-            pod_evidence(container, f"{kind}Probe.{_action(probe)}.port", _written(probe)),
+            _asked_port(container, kind, probe),
             log_evidence(line),
         ),
         explains=("not-ready", "crash-loop", "probe-too-short", "probe-path-wrong"),
@@ -508,7 +512,7 @@ def _of_no_name(container: Container, kind: str, probe: k8s.Probe, port: Setting
         role="risk",
         summary=f"The {kind} probe of {container.name} asks port {_written(probe)}, and no port of the container has that name"
         f"{f' ({names})' if names else ''}: the pod never becomes ready.",
-        evidence=(pod_evidence(container, f"{kind}Probe.{_action(probe)}.port", _written(probe)),),
+        evidence=(_asked_port(container, kind, probe),),
         fix=_fix(container, kind, probe, int(port.value)),
     )
 

@@ -355,7 +355,7 @@ def _behind(words: list[str], pod: Pod, cluster: Cluster) -> dict[str, list[tupl
     found = {}
     for host, port in sorted({url for text in words for url in re.findall(_TOLD, text)}):
         to = follow(host, int(port) if port else None, pod, cluster)
-        loads = [] if to is None or to.itself else [(one, _phase(one)) for one in to.pods if engines_in(one)]
+        loads = [(one, _phase(one)) for one in to.others if engines_in(one)] if to is not None else []
         if loads:
             found[host] = loads
     return found

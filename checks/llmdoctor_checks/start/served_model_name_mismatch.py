@@ -30,7 +30,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     rows,
     rules_of,
-    settling,
+    stating,
     top_of,
 )
 from llmdoctor_checks._clients import astray, refused, told
@@ -186,7 +186,7 @@ def _told_to_clients(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | No
         summary=f"{line.log.pod} asks {engine.container.name}{known}, for the model {said['name']}: it is refused, "
         f"{often(len(answers))} in its log.",
         evidence=(log_evidence(line, said[0]),),
-        fix=settling.serving_as(engine, said["name"])
+        fix=stating.serving_as(engine, said["name"])
         or (_pulled(engine, said["name"]) if engine.name == "ollama" else None)
         or fixes.advice(f"Have {fixes.edited(pod)} answer to {said['name']}, or correct the name in {line.log.pod}"),
         order=line.order,
@@ -290,7 +290,7 @@ def _by_route(engine: Engine, route: Routed, names: tuple[str, ...], said: Evide
         summary=f"HTTPRoute {route.item.name} sends requests for the model {route.model} to {engine.container.name}, which serves "
         f"{few(names, 5)}: they fail with 404.",
         evidence=(said, object_evidence(route.item, route.path, f"{_HEADER}: {route.model}")),
-        fix=settling.serving_as(engine, route.model)
+        fix=stating.serving_as(engine, route.model)
         or fixes.advice(f"Have the server answer to {route.model}, too: {change}")
         if engine.name == "vllm"
         else fixes.advice(f"Have {fixes.edited(engine.pod)} serve {route.model}, or the route name what it serves"),
@@ -368,10 +368,10 @@ def _fixes(engine: Engine, asked: Asked, names: tuple[str, ...]) -> Iterator[Fix
         yield _pulled(engine, asked.model)
     elif engine.name == "vllm":
         flag = f"--served-model-name {' '.join(names)} {asked.model}"
-        known = settling.serving_as(engine, asked.model)
+        known = stating.serving_as(engine, asked.model)
         yield known or fixes.advice(f"Have the server answer to {asked.model}, too: {flag} in {server}")
     else:
-        known = settling.serving_as(engine, asked.model)
+        known = stating.serving_as(engine, asked.model)
         yield known or fixes.advice(f"Have the server answer to {asked.model}, in {server}")
     if len(names) == 1:
         yield fixes.set_env(client, asked.variable, names[0], f"Have {client.pod.name} ask for {names[0]}")

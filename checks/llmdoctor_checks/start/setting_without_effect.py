@@ -18,7 +18,7 @@ from kubectl_llmdoctor.api import (
     log_evidence,
     pod_evidence,
     problem_evidence,
-    settling,
+    stating,
 )
 
 #: Variables with a check of their own.
@@ -265,9 +265,7 @@ def _fix(engine: Engine, problem: Problem) -> Fix:
     if problem.flag == "model" and engine.explicit("model"):
         return fixes.advice(f"Remove {problem.text}, or name it with --model instead of the other model, in {where}")
     if problem.flag == "model":
-        named = settling.word(
-            engine.container, problem.text, f"--model={problem.text}", f"Write --model={problem.text}"
-        )
+        named = stating.word(engine.container, problem.text, f"--model={problem.text}", f"Write --model={problem.text}")
         return named or fixes.advice(f"Write --model before the name of the model in {where}")
     if problem.flag == "--config":
         return fixes.advice(f"Write --config and the file as two list elements in {where}")

@@ -65,14 +65,7 @@ def engine_stalled(pod: Pod, engine: Engine, logs: Logs | None, metrics: Metrics
         role="symptom",
         summary=f"{engine.at} {text}.",
         evidence=evidence,
-        fixes=(
-            fixes.advice(
-                f"Save the stacks of its processes (py-spy dump), then recreate {pod.name}{fixes.lone(pod)}",
-                f"kubectl -n {pod.namespace} delete pod {pod.name}",
-            ),
-        )
-        if pod.exists
-        else (),
+        fixes=(_recreated(pod),) if pod.exists else (),
         order=line.order if line else None,
     )
 
@@ -125,7 +118,11 @@ def _fixes(pod: Pod, engine: Engine, found: Silence, *, ended: bool) -> Iterator
             "Save the stacks of its processes (py-spy dump) the next time before the probe ends it, which was right"
         )
         return
-    yield fixes.advice(
+    yield _recreated(pod)
+
+
+def _recreated(pod: Pod) -> Fix:
+    return fixes.advice(
         f"Save the stacks of its processes (py-spy dump), then recreate {pod.name}{fixes.lone(pod)}",
         f"kubectl -n {pod.namespace} delete pod {pod.name}",
     )
