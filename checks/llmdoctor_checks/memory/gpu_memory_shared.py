@@ -305,11 +305,11 @@ def _gone_before(pod: Pod, subject: Subject, logs: Logs) -> Finding | None:
         if engine is None or log is None or _has_a_slice(container):
             continue
         sizing = subject.sizing(engine)
-        found = before_weights(engine, log, sizing)
-        if found is None:
+        card, found = sizing.accelerator, before_weights(engine, log, sizing)
+        # of a GPU that MPS divides each client sees its own part alone
+        if found is None or (card is not None and "mps" in card.sharing.lower()):
             continue
-        card = sizing.accelerator
-        sharing = card is not None and (card.shared > 1 or any(x.endswith(".shared") for x in container.accelerators))
+        sharing = card is not None and card.shared > 1
         gone, node = say_bytes(found.total - found.free), pod.spec.node_name or "NODE"
         unasked = asks_for_nothing(container)
         alone = "; the container asks for no GPU, so that others may have it" if unasked else ""
@@ -339,12 +339,12 @@ def _gone_before(pod: Pod, subject: Subject, logs: Logs) -> Finding | None:
 
 
 def _beside_others(container: Container, free: float) -> tuple[Fix, ...]:
-    """What helps where a GPU is shared on purpose (time slicing, MPS): each server takes what it is told of the whole of it."""
+    """What helps where a GPU is shared on purpose by time slicing: each server takes what it is told of the whole of it."""
     node = container.pod.spec.node_name or "NODE"
     return (
         fixes.platform(
             f"Have the pods that share this GPU of {node} take less of it each ({free:.0%} was free), or give "
-            f"{fixes.edited(container.pod)} a GPU that is not shared: neither time slicing nor MPS divides the memory by itself",
+            f"{fixes.edited(container.pod)} a GPU that is not shared: time slicing does not divide the memory",
             fixes.pods_on(node),
         ),
     )
