@@ -20,6 +20,9 @@ _STEPS = expression(
     r"\b(?:Prefill|Decode) batch\b|\"POST /\S{1,200} HTTP/1\.1\" 200\b|but the state was deleted in TokenizerManager"
 )
 
+#: How a process of it says that it ends (`scheduler.py`, `detokenizer_manager.py`): who has died does not stand still.
+_DIED = ("Scheduler hit an exception", "DetokenizerManager hit an exception", "Received sigquit from a child process")
+
 #: Outputs of a request whose client has gone (`tokenizer_manager.py`); those of the health check itself are no such.
 ORPHANED = "but the state was deleted in TokenizerManager"
 _RID = expression(r"Received output for rid='(?!HEALTH_CHECK)([^']{1,100})' but the state was deleted")
@@ -63,7 +66,7 @@ def _silence(log: Log, end: datetime | None, times: int, now: datetime | None) -
     before = [line for line in steps if line.number < said[-1].number]
     said = [line for line in said if not before or line.number > before[-1].number]
     told = _SAID.search(said[-1].text[:2000])
-    if len(said) < times or len(before) < len(steps) or told is None:
+    if len(said) < times or len(before) < len(steps) or told is None or next(log.find(*_DIED), None) is not None:
         return None
     tic, beat = (int(h) * 3600 + int(m) * 60 + int(s) for h, m, s in (told.groups()[1:4], told.groups()[4:7]))
     ago = seconds_ago(said[-1], now)

@@ -13,6 +13,7 @@ from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.fixes import maker
 from kubectl_llmdoctor.template_values import template_value
+from kubectl_llmdoctor.tree import rows
 
 #: What a variable is called that is to hold a token for Hugging Face's hub.
 _TOKEN = expression(r"(?:HF|HUGGING_?FACE(?:_?HUB)?)_(?!HUB_DISABLE)(?:[A-Z]+_)*(?:TOKEN|KEY)")
@@ -144,7 +145,9 @@ class Credentials(Topic):
         told = (c.env["HF_TOKEN"].origin for c in every if "HF_TOKEN" in c.env)
         # KServe looks into the Secrets of the service account for a key of that very name
         named = (x.removeprefix("Secret ").partition("/") for x in told if x.startswith("Secret "))
-        return next((secret for secret, _, key in named if key == "HF_TOKEN"), "")
+        account = self.subject.cluster.item("ServiceAccount", self.pod.namespace, self.account)
+        has = {str(row.get("name")) for row in rows(account.raw, "secrets")} if account is not None else set()
+        return next((secret for secret, _, key in named if key == "HF_TOKEN" and secret not in has), "")
 
     @cached_property
     def _ngc_key_of(self) -> tuple[str, str]:

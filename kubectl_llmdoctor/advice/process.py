@@ -72,7 +72,10 @@ _WITH_A_VALUE = (
     "--target",
     "--constraint",
 )
-_NAMED = expression(r"(?P<name>[A-Za-z][\w.-]{0,80})(?:\[[\w,.-]{0,80}\])?")
+#: A bound from below alone keeps no newer release away.
+_NAMED = expression(r"(?P<name>[A-Za-z][\w.-]{0,80})(?:\[[\w,.-]{0,80}\])?(?:>=?\d[\w.]{0,20})?")
+#: Behind which the rest of a line of a shell is a comment.
+_COMMENT = expression(r"(?:^|\s)#")
 _FROM_GIT = expression(r"(?:[\w.-]{1,80} {0,2}@ {0,2})?git\+[^@\s]{1,200}/(?P<name>[\w.-]{1,80}?)(?:\.git)?")
 
 #: Settings with a draft model, and by what the log tells that it is loaded: vLLM's words (v1/worker/gpu_model_runner.py), and frames.
@@ -309,6 +312,8 @@ class Process(Topic):
         """The first command of the start that installs packages without saying which release, and those; else nothing."""
         for _, text in self.container.words if self.container else ():
             for found in _PIP_INSTALL.finditer(text):
+                if _COMMENT.search(text[text.rfind("\n", 0, found.start()) + 1 : found.start()]):
+                    continue
                 rest = re.split(r"[\n;&|]", text[found.end() : found.end() + 2000], maxsplit=1)[0]
                 if names := _unpinned(rest.split()):
                     return f"{found[0]}{rest}".strip()[:200], names
@@ -391,12 +396,16 @@ class Process(Topic):
 
     @template_value
     def node_shm(self) -> str:
-        """That /dev/shm of the container is its node's: nothing is mounted there, and the pod has hostIPC."""
+        """The node whose /dev/shm the container has: nothing is mounted there, and the pod has hostIPC, or it mounts that folder."""
         container = self.container
-        mounted = (
-            any(m.mount_path.rstrip("/") == "/dev/shm" for m in container.spec.volume_mounts) if container else True
+        if container is None:
+            return ""
+        mounts = [m for m in container.spec.volume_mounts if m.mount_path.rstrip("/") == "/dev/shm"]
+        volume = container.pod.volume(mounts[0].name) if mounts else None
+        of_node = (
+            volume is not None and volume.host_path is not None and volume.host_path.path.rstrip("/") == "/dev/shm"
         )
-        return self.node_name if container and not mounted and container.pod.spec.host_ipc else ""
+        return self.node_name if of_node or (not mounts and container.pod.spec.host_ipc) else ""
 
     def _option(self, name: str) -> str:
         """What the engine calls a setting."""

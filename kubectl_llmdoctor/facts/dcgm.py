@@ -87,6 +87,8 @@ _MOSTLY, _MINUTE_NS = 0.5, 60e9
 _COUNTERS = ("replays", "crc", "replay", "recovery", *_HELD)
 #: How a GPU runs is told by the readings of the last minutes, of more than a few; what a Prometheus has not had for so long is gone.
 _RECENT_SECONDS, _STALE_SECONDS = 600, 300
+#: A GPU of which nothing was said for so long may run otherwise by now.
+_OLD_SECONDS = 900
 #: Readings that lie no farther apart say when something happened.
 _CLOSE_SECONDS = 120
 _NVLINK = ("crc", "replay", "recovery")
@@ -121,7 +123,7 @@ def _read(cluster: Cluster) -> dict[str, tuple[Device, ...]]:
     return {
         node: tuple(
             sorted(
-                (_device(sorted(each, key=lambda reading: reading.taken_at)) for each in gpus.values()),
+                (_device(sorted(each, key=lambda reading: reading.taken_at), cluster.now) for each in gpus.values()),
                 key=lambda device: (device.index is None, device.index or 0, device.uuid),
             )
         )
@@ -204,9 +206,11 @@ def _is_known(value: float) -> bool:
     return 0 <= value < _BLANK and value not in _BLANK_32
 
 
-def _device(read: list[Reading]) -> Device:
+def _device(read: list[Reading], now: datetime | None) -> Device:
     """One GPU by its readings, oldest first."""
     last = read[-1]
+    at = parse_time(last.taken_at)
+    old = now is not None and at is not None and (now - at).total_seconds() > _OLD_SECONDS
     labels, values = last.labels, last.values
     used, free = values.get("used"), values.get("free")
     total = None if used is None or free is None else int((used + free + values.get("reserved", 0)) * MIB)
@@ -240,7 +244,7 @@ def _device(read: list[Reading]) -> Device:
         temperature_c=values.get("temperature"),
         power_watts=values.get("power"),
         sm_clock_mhz=values.get("clock"),
-        throttle_reasons=tuple(dict.fromkeys([*named, *(_HELD[field] for field in held)])),
+        throttle_reasons=() if old else tuple(dict.fromkeys([*named, *(_HELD[field] for field in held)])),
         vgpu_licensed=_flag(values, "license") if _VGPU.search(labels.get("modelName", "")) else None,
         ecc=Ecc(
             volatile_uncorrected=_whole(values, "dbe"),

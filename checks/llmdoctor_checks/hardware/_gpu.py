@@ -20,6 +20,7 @@ from kubectl_llmdoctor.api import (
     expression,
     fixes,
     log_evidence,
+    rows,
     signs_of_life,
     units,
 )
@@ -159,8 +160,15 @@ def out_of_service(hardware: Hardware, summary: str) -> Fix:
     return looked_at(hardware, summary, f"kubectl cordon {hardware.node}")
 
 
-def reset(hardware: Hardware, pod: Pod, gpu: str = "", more: str = "") -> Fix:
-    """Take the GPU, by its address or UUID, from the pod and reset it; without one all GPUs of the node together."""
+#: How the fix begins that stops a pod which finds no other node.
+_STOP = "Stop "
+
+
+def reset(hardware: Hardware, pod: Pod, gpu: str = "", more: str = "", lasts: str = "") -> Fix:
+    """Take the GPU, by its address or UUID, from the pod and reset it; without one all GPUs of the node together.
+
+    `lasts` says what it is where that is no help to a pod which has all of them.
+    """
     node, which = hardware.node, f" -i {gpu}" if gpu else ""
     if any(name.startswith("amd.com/") for name in pod.accelerators):
         steps = f"Cordon {node}, delete {pod.name} so that it gets another GPU, and reboot {node}"
@@ -171,8 +179,8 @@ def reset(hardware: Hardware, pod: Pod, gpu: str = "", more: str = "") -> Fix:
         by_scale = owner.startswith(("Deployment/", "StatefulSet/"))
         scale = f"kubectl -n {pod.namespace} scale {owner.lower()} --replicas="
         return fixes.platform(
-            f"Stop {owner}, which has all GPUs of {node} (no other node is known to have as many), reset all of them together, or reboot "
-            f"{node} where the reset is refused, and start it again; a link that stays down is one of the board: have that replaced{more}",
+            f"{_STOP}{owner}, which has all GPUs of {node} (no other node is known to have as many), reset all of them together, or "
+            f"reboot {node} where the reset is refused, and start it again{lasts}{more}",
             *((f"{scale}0",) if by_scale else ()),
             fixes.on_node(node, "nvidia-smi --gpu-reset"),
         )
@@ -186,9 +194,14 @@ def reset(hardware: Hardware, pod: Pod, gpu: str = "", more: str = "") -> Fix:
 
 
 def _as_large(pod: Pod, node: str) -> bool:
-    """Whether another node has as many GPUs as a pod asks for."""
+    """Whether another node that takes pods has as many GPUs as a pod asks for."""
     for item in pod.cluster.items("Node"):
         has = dig(item.raw, "status.allocatable") or {}
+        ready = [
+            row.get("status") == "True" for row in rows(item.raw, "status.conditions") if row.get("type") == "Ready"
+        ]
+        if dig(item.raw, "spec.unschedulable") or not all(ready):
+            continue
         if item.name != node and all((units(has.get(name)) or 0) >= count for name, count in pod.accelerators.items()):
             return True
     return False
@@ -197,7 +210,8 @@ def _as_large(pod: Pod, node: str) -> bool:
 def or_elsewhere(fix: Fix, pod: Pod) -> tuple[Fix, ...]:
     """A fix of the node, and beside it the pod made again elsewhere where the fix does not delete it anyway."""
     away = elsewhere(pod)
-    return (fix,) if set(away.commands) <= set(fix.commands) else (fix, away)
+    alone = fix.summary.startswith(_STOP) or set(away.commands) <= set(fix.commands)
+    return (fix,) if alone else (fix, away)
 
 
 def elsewhere(pod: Pod) -> Fix:

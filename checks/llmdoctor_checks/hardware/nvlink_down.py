@@ -10,7 +10,6 @@ from llmdoctor_checks.hardware._gpu import (
     Hit,
     by_others,
     conditions,
-    elsewhere,
     hits,
     links_short,
     looked_at,
@@ -28,6 +27,9 @@ _ON_A_BOARD, _OF_A_BOARD = expression(r"\bV100-SXM[23]\b"), 8
 
 #: What a rank says that cannot reach the memory of another GPU of its node.
 _NO_PEER = ("transport/p2p", "transport/nvls")
+
+#: What a link is that a reset does not bring back.
+_OF_THE_BOARD = "; a link that stays down is one of the board: have that replaced"
 
 
 @check("nvlink-down", since="0.2", literals=_NO_PEER)
@@ -96,12 +98,9 @@ def _down_links(
             *by_others(hardware, "nvlink-down"),
         ),
         explains=("xid-error", "illegal-memory-access", *CONSEQUENCES) if together else (),
-        fixes=(
-            reset(hardware, pod)
-            if together
-            else looked_at(hardware, f"Reset the GPUs of {hardware.node} together in a maintenance"),
-            *([elsewhere(pod)] if together else []),
-        ),
+        fixes=or_elsewhere(reset(hardware, pod, lasts=_OF_THE_BOARD), pod)
+        if together
+        else (looked_at(hardware, f"Reset the GPUs of {hardware.node} together in a maintenance"),),
         order=errors[0][0].order if errors else None,
     )
 
@@ -172,7 +171,7 @@ def _by_others(pod: Pod, hardware: Hardware, *, joined: bool) -> Iterator[Findin
         "exchange everything over such links.",
         evidence=by_others(hardware, "nvlink-down"),
         explains=(*(("illegal-memory-access",) if said[0][1] == "certain" else ()), *CONSEQUENCES),
-        fixes=or_elsewhere(reset(hardware, pod), pod),
+        fixes=or_elsewhere(reset(hardware, pod, lasts=_OF_THE_BOARD), pod),
     )
 
 
@@ -199,7 +198,7 @@ def _by_switch(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
         f"the {pod.gpus} GPUs of this pod exchange everything over its links.",
         evidence=(*(hardware.kernel.evidence(x.line) for x in near[:3]), *quoted(hits(hardware, _of_nvlink))),
         explains=("xid-error", "illegal-memory-access", *CONSEQUENCES),
-        fixes=(reset(hardware, pod), elsewhere(pod)),
+        fixes=or_elsewhere(reset(hardware, pod, lasts=_OF_THE_BOARD), pod),
         order=first.line.order,
     )
 
@@ -224,7 +223,7 @@ def _not_reset(pod: Pod, hardware: Hardware, logs: Logs) -> Iterator[Finding]:
         f"{pod.gpus} GPUs of this pod cannot reach each other's memory.",
         evidence=(old[-1].evidence, log_evidence(said[0])),
         explains=("xid-error", "illegal-memory-access", *CONSEQUENCES),
-        fixes=or_elsewhere(reset(hardware, pod), pod),
+        fixes=or_elsewhere(reset(hardware, pod, lasts=_OF_THE_BOARD), pod),
         order=said[0].order,
     )
 

@@ -29,7 +29,9 @@ _MODEL_FAILED = expression(r"^The following component could not be created: [Mm]
 #: What llama.cpp finds free before it loads anything (src/llama.cpp), and what it then does not get.
 _LLAMA, _LLAMA_SHORT = " MiB free", "cudaMalloc failed: out of memory"
 _DEVICE = expression(r"using device (?P<name>(?:CUDA|ROCm)\d{1,3}) \(.{1,200}?\) - (?P<free>\d{1,8}) MiB free")
-_REFUSED = expression(r"on device (?P<number>\d{1,3}): cudaMalloc failed: out of memory")
+_REFUSED = expression(
+    r"(?:allocating (?P<mib>\d{1,9}(?:\.\d{1,3})?) MiB )?on device (?P<number>\d{1,3}): cudaMalloc failed: out of memory"
+)
 
 #: A context, communicators and a desktop take less than both of these.
 _LEAST, _SHARE = 4 * GIB, 0.2
@@ -112,6 +114,8 @@ def _of_llama(log: Log, total: float) -> Before | None:
     if refused is None:
         return None
     line, said = refused
+    if float(said["mib"] or 0) * 2**20 > total:
+        return None  # not even an empty one has so much
     number = said["number"]
     for where, hit in log.matching(_DEVICE, _LLAMA, most=600):
         if hit["name"] in (f"CUDA{number}", f"ROCm{number}") and where.number < line.number:

@@ -25,6 +25,9 @@ _KEPT = r"saving prompt with length \d{1,9}, total state size = (\d{1,8}\.\d{1,6
 #: How large it may become, by both.
 _LIMIT = _SIZE + r"(?:(\d{1,7}) MiB|no limit)|" + _STATE + r"\d{1,6} prompts, .{0,60}\(limits: (\d{1,7})\.\d{1,6} MiB"
 
+#: What it holds; with less than this share of the limit, also that of several runners, it is not what fills the container.
+_HELD, _HARDLY = _STATE + r"\d{1,6} prompts, (\d{1,8})\.\d{1,6} MiB", 32
+
 #: The prompt cache of llama-server (--cache-ram) where nobody sets it, in MiB; Ollama's runners inherit the variable.
 _DEFAULT, _VARIABLE = 8192, "LLAMA_ARG_CACHE_RAM"
 
@@ -78,7 +81,8 @@ def prompt_cache(engine: Engine | None, limit: int | None, log: Log | None) -> G
             continue
         said = re.search(_LIMIT, line.text[:2000])
         size, evidence = (int(said[1] or said[2] or 0) or -1 if said else size), log_evidence(line, literal)
-    if evidence is None or not (size < 0 or size * MIB * 2 >= limit):
+    held = [int(said[1]) * MIB for _, said in log.matching(_HELD, _STATE)] if log is not None else []
+    if evidence is None or not (size < 0 or size * MIB * 2 >= limit) or (held and max(held) * _HARDLY < limit):
         return None
     ollama = engine.name == "ollama"
     much = f"up to {say_bytes(size * MIB)}" if size >= 0 else "as much as there is"

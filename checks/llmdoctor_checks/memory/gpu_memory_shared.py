@@ -22,6 +22,7 @@ from kubectl_llmdoctor.api import (
     Process,
     Subject,
     check,
+    dig,
     ended_logs,
     endings,
     fixes,
@@ -32,6 +33,7 @@ from kubectl_llmdoctor.api import (
     log_of,
     pod_evidence,
     say_bytes,
+    units,
 )
 from llmdoctor_checks._offloaded import last_offloaded
 from llmdoctor_checks._pytorch_memory import PAST_PYTORCH, account
@@ -77,8 +79,11 @@ _SEES_ALL = " {name} is privileged: it sees all devices of the node, and takes t
 _FRACTION, _GROUP = "gpu-fraction", "runai-gpu-group"
 
 
-#: In the names of resources and annotations of what cuts a GPU's memory up: MIG, HAMi and Volcano, 4paradigm, Aliyun, Tencent, KAI.
-_SLICES = ("mig-", "gpumem", "gpu-mem", "vgpu", "gpu-memory", "vcuda", "gpu-fraction", "gpucores", "gpu-core")
+#: In the names of resources and annotations of what cuts a GPU's memory up: MIG, HAMi and Volcano, 4paradigm, Aliyun, Tencent, KAI, AMD.
+_SLICES = ("mig-", "gpumem", "gpu-mem", "vgpu", "gpu-memory", "vcuda", "gpu-fraction", "gpucores", "gpu-core", "_nps")
+
+#: How AMD's labeller says that a GPU is cut up (`cpx_nps4`), and so many GPUs a machine has at most.
+_CUT_BY_AMD, _WHOLE_BY_AMD, _MOST_OF_AMD = "compute-memory-partition", "spx", 8
 
 #: What lists the processes on accelerators of other makers than NVIDIA.
 _TOOLS = {"amd.com": "rocm-smi --showpids", "huawei.com": "npu-smi info", "gpu.intel.com": "xpu-smi ps"}
@@ -299,9 +304,12 @@ def _gone_before(pod: Pod, subject: Subject, logs: Logs) -> Finding | None:
         engine = subject.engine_of(container)
         if engine is None or log is None or _has_a_slice(container):
             continue
-        found = before_weights(engine, log, subject.sizing(engine))
-        if found is None:
+        sizing = subject.sizing(engine)
+        card, found = sizing.accelerator, before_weights(engine, log, sizing)
+        # of a GPU that MPS divides each client sees its own part alone
+        if found is None or (card is not None and "mps" in card.sharing.lower()):
             continue
+        sharing = card is not None and card.shared > 1
         gone, node = say_bytes(found.total - found.free), pod.spec.node_name or "NODE"
         unasked = asks_for_nothing(container)
         alone = "; the container asks for no GPU, so that others may have it" if unasked else ""
@@ -317,6 +325,7 @@ def _gone_before(pod: Pod, subject: Subject, logs: Logs) -> Finding | None:
             explains=(*_NO_ROOM, "gpu-memory-utilization-high", *CONSEQUENCES),
             fixes=(
                 *((_of_its_own(container, asked=False),) if unasked else ()),
+                *(_beside_others(container, found.free / found.total) if sharing and not unasked else ()),
                 fixes.platform(
                     f"End what holds {gone} of this GPU on {node} ({tool} there lists the processes: a pod that uses the GPU without "
                     "asking for it, or one that outlived its container), or move this pod to another node; then the settings may stay",
@@ -329,10 +338,32 @@ def _gone_before(pod: Pod, subject: Subject, logs: Logs) -> Finding | None:
     return None
 
 
+def _beside_others(container: Container, free: float) -> tuple[Fix, ...]:
+    """What helps where a GPU is shared on purpose by time slicing: each server takes what it is told of the whole of it."""
+    node = container.pod.spec.node_name or "NODE"
+    return (
+        fixes.platform(
+            f"Have the pods that share this GPU of {node} take less of it each ({free:.0%} was free), or give "
+            f"{fixes.edited(container.pod)} a GPU that is not shared: time slicing does not divide the memory",
+            fixes.pods_on(node),
+        ),
+    )
+
+
 def _has_a_slice(container: Container) -> bool:
     """Whether a container was given part of a GPU, of which it sees no more than that."""
     asked = " ".join([*container.spec.resources.limits, *container.pod.annotations])
-    return any(word in asked for word in _SLICES) or bool(container.spec.resources.claims)
+    return any(word in asked for word in _SLICES) or bool(container.spec.resources.claims) or _cut_by_amd(container)
+
+
+def _cut_by_amd(container: Container) -> bool:
+    """Whether the GPUs of AMD of its node are cut into parts, which count as GPUs of their own and show no more than their own memory."""
+    node = container.pod.cluster.item("Node", "", container.pod.spec.node_name or "")
+    if node is None or "amd.com/gpu" not in container.spec.resources.limits:
+        return False
+    modes = [value.lower() for key, value in node.labels.items() if key.endswith(_CUT_BY_AMD)]
+    count = units((dig(node.raw, "status.allocatable") or {}).get("amd.com/gpu"))
+    return any(not mode.startswith(_WHOLE_BY_AMD) for mode in modes) or (count or 0) > _MOST_OF_AMD
 
 
 def _unaccounted(pod: Pod, subject: Subject, logs: Logs) -> Finding | None:

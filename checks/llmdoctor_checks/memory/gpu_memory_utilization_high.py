@@ -87,6 +87,8 @@ def gpu_memory_utilization_high(pod: Pod, engine: Engine, logs: Logs | None, siz
         return
     container = engine.container
     crashed = container.crashed
+    # the size of the cache, where it is told, takes the place of the share
+    pinned = engine.explicit("kv_cache_memory_bytes") is not None
     failed = _out_of_memory(logs, container.name) if logs and crashed else None
     refused = _never_free(logs, container.name) if logs and crashed else None
     if refused:
@@ -101,7 +103,7 @@ def gpu_memory_utilization_high(pod: Pod, engine: Engine, logs: Logs | None, siz
             fixes=_fixes(engine, setting.flag),
             order=line.order,
         )
-    elif failed:
+    elif failed and not pinned:
         yield Finding(
             summary=f"{setting.text} leaves {1 - share:.0%} of the GPU for what is outside {engine.title}'s budget, and it ran out.",
             evidence=(log_evidence(failed), setting_evidence(container, setting)),
@@ -109,8 +111,7 @@ def gpu_memory_utilization_high(pod: Pod, engine: Engine, logs: Logs | None, siz
             fixes=_with_the_cache(engine, setting, share, failed) or _fixes(engine, setting.flag),
             order=failed.order,
         )
-    # the size of the cache, where it is told, takes the place of the share
-    elif not (pod.exists and pod.ready) and engine.explicit("kv_cache_memory_bytes") is None:
+    elif not (pod.exists and pod.ready) and not pinned:
         eager = engine.value("enforce_eager") is True
         # without graphs NCCL and the context are all that is left, and whoever switched them off has counted
         extreme = share >= (_NEXT_TO_ALL if eager else _EXTREME)

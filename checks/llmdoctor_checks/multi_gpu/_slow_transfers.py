@@ -42,8 +42,9 @@ _MB_A_SECOND, _NOTICED_MS, _LONG_MS = 1000.0, 500.0, 1000.0
 _LATELY = 3600
 
 _TRANSPORTS = "UCX_TLS"
-#: Transports of UCX that are RDMA, by name or as a group.
-_FAST = ("rc", "dc", "ud", "ib", "all", "cuda_ipc", "gdr", "efa", "srd")
+#: Transports of UCX that are RDMA or NVLink, by name (`rc_mlx5`, `dc_x`, with a backslash where a group of that name is not meant) or as
+#: a group.
+_FAST = expression(r"\\?(?:(?:rc|dc|ud|srd|gga)(?:_\w{1,20})?|ib|all|(?:cuda|rocm|ze)_ipc|cuda|rocm|ze|efa)")
 
 
 class _Statement(msgspec.Struct, frozen=True):
@@ -93,7 +94,7 @@ def slow(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
 def _fixes(pod: Pod, container: Container) -> Iterator[Fix]:
     named = container.env.get(_TRANSPORTS)
     words = (named.value or "").lower() if named else ""
-    if words and not words.startswith("^") and not any(name in words.replace(",", " ").split() for name in _FAST):
+    if words and not words.startswith("^") and not any(map(_FAST.fullmatch, words.replace(",", " ").split())):
         yield fixes.remove_env(
             container,
             _TRANSPORTS,

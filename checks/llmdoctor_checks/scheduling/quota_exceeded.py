@@ -594,6 +594,7 @@ def _queued(subject: Subject, cluster: Cluster) -> Iterator[Finding]:
                 )
                 return
         silent = not any(one.type in ("QuotaReserved", "Evicted", "Finished") for one in item.conditions)
+        silent = silent and dig(item.raw, "spec.active") is not False  # it waits for who deactivated it
         if (
             silent
             and not all(pod.just_made for pod in subject.pods if pod.exists)

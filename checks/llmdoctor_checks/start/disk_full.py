@@ -240,11 +240,20 @@ def _near_pressure(pod: Pod, node: Node) -> Iterator[Finding]:
         "it evicts pods, first those that use more local disk than they request.",
         evidence=(event_evidence(event, pod.cluster),),
         fix=fixes.platform(
-            f"Free or enlarge the disk of node {node.name} on which containerd keeps images (/var/lib/containerd): {amount} at the least, "
+            f"Free or enlarge the disk of node {node.name} on which it keeps images ({_images_of(node)}): {amount} at the least, "
             "of logs, of what pods write to their own file systems and emptyDirs, or of large images that pods there no longer need",
             f"kubectl describe node {node.name}",
         ),
     )
+
+
+def _images_of(node: Node) -> str:
+    """Where the container runtime of a node keeps images, as far as it says which one that is."""
+    runtime = node.obj.status.node_info.container_runtime_version
+    name = runtime.partition(":")[0]
+    if name == "containerd" and ("k3s" in runtime or "rke2" in runtime):
+        return f"/var/lib/rancher/{'k3s' if 'k3s' in runtime else 'rke2'}/agent/containerd"
+    return {"cri-o": "/var/lib/containers", "docker": "/var/lib/docker"}.get(name, "/var/lib/containerd")
 
 
 def _by_own_cache(pod: Pod, engine: Engine, cluster: Cluster) -> Iterator[Finding]:
