@@ -35,15 +35,15 @@ _OWN_MHZ = {"T4": 585}
 def gpu_throttled(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
     """A GPU of the pod runs at reduced clocks.
 
-    The driver lowers the clocks of a GPU that is too hot, or whose board or power supply demands it: to a half or less.
-    Everything on it becomes slower by as much, and in a group of GPUs all wait for the slowest. `sw_power_cap` under full
-    load is normal and is not reported, nor are `gpu_idle` and clocks that somebody set, unless they leave a GPU at full use
-    half of its clocks or less: `nvidia-smi -ac` or `-lgc` of a measurement that nobody took back, or a limit of power far below
-    that of the GPUs beside it (small ones run so at their own limit). So is a power cap that leaves one GPU of the pod at 70 % or less of
-    the clocks of the others, which are as busy and draw far more: these wait for it. A power cap that holds a GPU at full use far below its own limit
-    for ten minutes is the machine's: a power supply that failed, a cable, a policy of its management controller. Where neither the agent
-    nor metrics say how the GPUs run, a condition that another program set on the node says it. Where only metrics tell, so does the
-    time for which DCGM counts a GPU as held back: half of what lies between two readings, or more.
+    The driver lowers the clocks of a GPU that is too hot, or whose board or power supply demands it: to a half or less. Everything
+    on it becomes slower by as much, and in a group of GPUs all wait for the slowest. `sw_power_cap` under full load is normal and
+    is not reported, nor are `gpu_idle` and clocks that somebody set, unless they leave a GPU at full use half of its clocks or
+    less: `nvidia-smi -ac` or `-lgc` of a measurement that nobody took back, or a limit of power far below that of the GPUs beside
+    it (small ones run so at their own limit). So is a power cap that leaves one GPU of the pod at 70 % or less of the clocks of the
+    others, which are as busy and draw far more: these wait for it. A power cap that holds a GPU at full use far below its own limit
+    for ten minutes is the machine's: a power supply that failed, a cable, a policy of its management controller. Where neither the
+    agent nor metrics say how the GPUs run, a condition that another program set on the node says it. Where only metrics tell, so
+    does the time for which DCGM counts a GPU as held back: half of what lies between two readings, or more.
 
     A vGPU whose driver finds no licence runs as it should for 20 minutes, and then at a fraction of its pace.
 
