@@ -254,6 +254,8 @@ _ROWS: dict[str, tuple[_Row, ...]] = {
             for name in (
                 "DCGM_FI_DEV_GPU_TEMP",
                 "DCGM_FI_DEV_SM_CLOCK",
+                "DCGM_FI_DEV_MAX_SM_CLOCK",
+                "DCGM_FI_DEV_POWER_MGMT_LIMIT",
                 "DCGM_FI_DEV_CLOCKS_EVENT_REASONS",
                 "DCGM_FI_DEV_CLOCK_THROTTLE_REASONS",
                 "DCGM_FI_DEV_VGPU_LICENSE_STATUS",

@@ -24,6 +24,7 @@ _FAR_BELOW, _LASTS_SECONDS = 0.7, 600
 #: For how long a vGPU without a licence runs as it should.
 _GRACE_SECONDS = 1200
 _SHORT = "its power is capped far below its own limit"
+_LESS = "its power is capped far below that of the others beside it"
 #: A GPU of AMD that is part of a processor: it has no fan of its own, and boosts as far as the processor's power limit lets it.
 _INTEGRATED = expression(r"Radeon \d{3,4}[MS]\b")
 #: A T4's own application clocks are so low: nobody set them, and there is nothing to take back.
@@ -34,14 +35,15 @@ _OWN_MHZ = {"T4": 585}
 def gpu_throttled(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
     """A GPU of the pod runs at reduced clocks.
 
-    The driver lowers the clocks of a GPU that is too hot, or whose board or power supply demands it: to a half or less.
-    Everything on it becomes slower by as much, and in a group of GPUs all wait for the slowest. `sw_power_cap` under full
-    load is normal and is not reported, nor are `gpu_idle` and clocks that somebody set, unless they leave a GPU at full use
-    half of its clocks or less: `nvidia-smi -ac` or `-lgc` of a measurement that nobody took back, or a limit of power far below
-    that of the GPUs beside it (small ones run so at their own limit). A power cap that holds a GPU at full use far below its own limit
-    for ten minutes is the machine's: a power supply that failed, a cable, a policy of its management controller. Where neither the agent
-    nor metrics say how the GPUs run, a condition that another program set on the node says it. Where only metrics tell, so does the
-    time for which DCGM counts a GPU as held back: half of what lies between two readings, or more.
+    The driver lowers the clocks of a GPU that is too hot, or whose board or power supply demands it: to a half or less. Everything
+    on it becomes slower by as much, and in a group of GPUs all wait for the slowest. `sw_power_cap` under full load is normal and
+    is not reported, nor are `gpu_idle` and clocks that somebody set, unless they leave a GPU at full use half of its clocks or
+    less: `nvidia-smi -ac` or `-lgc` of a measurement that nobody took back, or a limit of power far below that of the GPUs beside
+    it (small ones run so at their own limit). So is a power cap that leaves one GPU of the pod at 70 % or less of the clocks of the
+    others, which are as busy and draw far more: these wait for it. A power cap that holds a GPU at full use far below its own limit
+    for ten minutes is the machine's: a power supply that failed, a cable, a policy of its management controller. Where neither the
+    agent nor metrics say how the GPUs run, a condition that another program set on the node says it. Where only metrics tell, so
+    does the time for which DCGM counts a GPU as held back: half of what lies between two readings, or more.
 
     A vGPU whose driver finds no licence runs as it should for 20 minutes, and then at a fraction of its pace.
 
@@ -57,7 +59,11 @@ def gpu_throttled(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
     - https://docs.nvidia.com/vgpu/latest/grid-licensing-user-guide/index.html
     """
     found = (
-        (device, [*_why(device)] or [*_set(device, hardware)] or [*_short(pod, device)]) for device in hardware.mine
+        (
+            device,
+            [*_why(device)] or [*_set(device, hardware)] or [*_short(pod, device)] or [*_behind(device, hardware)],
+        )
+        for device in hardware.mine
     )
     slow = [(device, why) for device, why in found if why]
     if not slow:
@@ -96,7 +102,7 @@ def gpu_throttled(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
 def _fixes(hardware: Hardware, slow: list[tuple[Device, list[tuple[str, str]]]]) -> Iterator[Fix]:
     if any(_is_fault(why) for _, why in slow):
         yield looked_at(hardware, _mended(hardware, slow))
-    elif any(why[0][1] == _SHORT for _, why in slow):
+    elif any(why[0][1] == _SHORT or why[0][1].startswith(_LESS) for _, why in slow):
         yield looked_at(
             hardware,
             f"Look at what {hardware.node} gives its GPUs: power supplies and cables, and the power policy of its management controller "
@@ -223,6 +229,31 @@ def _short(pod: Pod, device: Device) -> Iterator[tuple[str, str]]:
         seconds = pod.cluster.seconds_since(device.throttled_since.get(reason))
         if _POWER in letters(reason) and seconds is not None and seconds >= _LASTS_SECONDS:
             yield reason, _SHORT
+
+
+def _behind(device: Device, hardware: Hardware) -> Iterator[tuple[str, str]]:
+    """A power cap that leaves one GPU of the pod far behind the others of its kind, which are as busy: all wait for it at each step."""
+    beside = [one for one in hardware.mine if one is not device and one.name == device.name]
+    beside = [one for one in beside if (one.utilization_percent or 0) >= _FULL_USE]
+    clock, draws = device.sm_clock_mhz, device.power_watts
+    most, others = (max((read(one) or 0 for one in beside), default=0) for read in (_clock_of, _power_of))
+    if not (clock and draws and most and others) or (device.utilization_percent or 0) < _FULL_USE:
+        return
+    if clock > _FAR_BELOW * most or draws > _LESS_POWER * others:
+        return
+    for reason in device.throttle_reasons:
+        if _POWER in letters(reason):
+            limit = _most_power(device, hardware)
+            its = f"its limit is {device.power_limit_watts:g} W, of others beside it {limit:g} W" if limit else _LESS
+            yield reason, f"{its}: those run at up to {most:g} MHz, and wait for it"
+
+
+def _clock_of(device: Device) -> float | None:
+    return device.sm_clock_mhz
+
+
+def _power_of(device: Device) -> float | None:
+    return device.power_watts
 
 
 def _most_power(device: Device, hardware: Hardware) -> float | None:

@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 
+import msgspec
+
 from kubectl_llmdoctor.api import (
     GIB,
     Container,
@@ -20,6 +22,7 @@ from kubectl_llmdoctor.api import (
     Node,
     OutOfMemory,
     Pod,
+    Span,
     Subject,
     check,
     endings,
@@ -67,6 +70,9 @@ _TIMES, _BEYOND_BYTES, _LASTING_SECONDS = 2, 4 * GIB, 600
 
 #: A node is short of memory when less than this share of it is available.
 _SHORT = 0.1
+
+#: Memory that has grown all through this time keeps growing; what is gone within a day is soon.
+_GROWING_SECONDS, _SOON_SECONDS = 1800, 86400
 
 #: The setting of the share of a GPU that an engine takes, and how much less of it is a beginning.
 _SHARES = {"vllm": "--gpu-memory-utilization", "sglang": "--mem-fraction-static"}
@@ -137,7 +143,8 @@ def oomkilled_node(
     back. The scheduler counts what it holds beyond its request as free. When the node runs short the kubelet evicts pods
     above their requests first, and the kernel prefers their processes (`oom_score_adj` is 1000 less the thousandths of the
     node's memory that the container requests). It is a risk where the node is short now, by its condition `MemoryPressure`
-    or by what node-exporter says is available, and a note elsewhere.
+    or by what node-exporter says is available, however little it is above its request, and a note elsewhere. Where it has no limit and
+    keeps growing, it is said in what time the node has nothing left.
 
     ## Fix
 
@@ -428,10 +435,14 @@ def _beyond(pod: Pod, node: Node | None, hardware: Hardware | None, metrics: Met
         return
     for container in pod.containers:
         own = _own(container, hardware, metrics) if container.role == "main" else None
-        if own is None or own[0] < _TIMES * asked or own[0] - asked < _BEYOND_BYTES:
+        if own is None or own[0] - asked < _BEYOND_BYTES:
             continue
         taken, said, proof = own
         short = _short(node, metrics)
+        # where the node is short now whoever is above its request goes first, by however much
+        if own[0] < _TIMES * asked and not short:
+            continue
+        fills = _fills(container, metrics) if short else None
         request = container.spec.resources.requests.get("memory")
         text = f"Container {container.name} {said}; the pod requests {say_bytes(asked)}"
         if node and (capacity := node.capacity("memory")) and not pod.spec.resources.requests:
@@ -439,18 +450,57 @@ def _beyond(pod: Pod, node: Node | None, hardware: Hardware | None, metrics: Met
             text += f", so that its oom_score_adj is {adjustment} of 1000"
         if short:
             text += f". {pod.spec.node_name} is short of memory: {short[0]}. Pods above their requests go first"
+        if fills:
+            text += f". It grew by {say_bytes(fills.rss.slope * 3600)} an hour: at that pace none is left in {say_seconds(fills.left)}"
         yield Finding(
             role="risk" if short else "note",
             summary=f"{text}.",
             evidence=(
                 proof,
                 pod_evidence(container, "resources.requests.memory", "none" if request is None else str(request)),
+                *((fills.rss.evidence(say_bytes),) if fills else ()),
                 *((short[1],) if short else ()),
                 *_given_away(pod, node),
             ),
-            fix=_request(container, taken),
+            fixes=(*((_again_in_time(pod, fills),) if fills else ()), *_requests(container, taken, node)),
         )
         return
+
+
+class _Fills(msgspec.Struct, frozen=True):
+    """How the memory of a container without a limit grows, and in how many seconds the node has none left."""
+
+    rss: Span
+    left: float
+
+
+def _fills(container: Container, metrics: Metrics | None) -> _Fills | None:
+    """A container that keeps growing, with no limit but what the node has left."""
+    rss, available = metrics.span("memory_rss") if metrics else None, metrics.node_available if metrics else None
+    if rss is None or available is None or container.memory_limit or rss.seconds < _GROWING_SECONDS:
+        return None
+    thirds = [rss.third(n) for n in range(3)]
+    if not thirds[0] < thirds[1] < thirds[2] or rss.slope <= 0:
+        return None
+    left = available.last / rss.slope
+    return _Fills(rss, left) if left < _SOON_SECONDS else None
+
+
+def _again_in_time(pod: Pod, fills: _Fills) -> Fix:
+    """What frees the memory before the node takes it, and who else may be hit."""
+    return fixes.advice(
+        f"Restart {pod.name} within {say_seconds(fills.left)}, at a time of your own and after another one is ready: it gives back "
+        "what it has gathered. Then find what keeps it (a cache, a leak of the release), and give it a memory limit in "
+        f"{fixes.edited(pod)}",
+        f"kubectl -n {pod.namespace} delete pod {pod.name}",
+    )
+
+
+def _requests(container: Container, taken: int, node: Node | None) -> Iterator[Fix]:
+    """The request that covers what it takes, where a node of that kind has so much."""
+    there = node.allocatable("memory") if node else None
+    if there is None or taken * 11 // 10 <= there:
+        yield _request(container, taken)
 
 
 def _own(container: Container, hardware: Hardware | None, metrics: Metrics | None) -> tuple[int, str, Evidence] | None:

@@ -61,6 +61,10 @@ def other_layout(pod: Pod, engines: list[Engine], logs: Logs) -> Iterator[Findin
             return
 
 
+#: Connectors by which the side that decodes reads; the first is another name of the second.
+_PULLS = frozenset({"NixlConnector", "NixlPullConnector"})
+
+
 def unlike(pod: Pod, engines: list[Engine]) -> Iterator[Finding]:
     """A decode server whose prefill servers all have another connector, or another type of the cache: none of theirs is of use to it."""
     for own in engines if pod.exists else ():
@@ -115,6 +119,25 @@ def _peers(pod: Pod, own: Engine) -> Iterator[Engine]:
         for engine in engines_in(other) if other is not None and not other.leaving else ():
             if engine.name == own.name and (not own.side or engine.side != own.side):
                 yield engine
+
+
+def beside(pod: Pod, own: Engine) -> list[Engine]:
+    """The servers of other workloads with the same model that pass on its cache by NIXL, too, where all of them are on the pod's node."""
+    makers = {owner.name for owner in pod.obj.metadata.owner_references}
+    others = [
+        engine
+        for engine in _peers(pod, own)
+        if engine.value("model") == own.value("model")
+        and _PULLS & _connectors(engine)
+        and not makers & {owner.name for owner in engine.container.pod.obj.metadata.owner_references}
+    ]
+    here = all(engine.container.pod.spec.node_name == pod.spec.node_name for engine in others)
+    return others if here and pod.spec.node_name and _PULLS & _connectors(own) else []
+
+
+def _connectors(engine: Engine) -> set[str]:
+    config = engine.explicit("kv_transfer_config")
+    return set(re.findall(_CONNECTOR, str(config.value)[:20_000])) if config else set()
 
 
 def _alike(one: Engine, other: Engine) -> bool:

@@ -10,7 +10,6 @@ from statistics import median
 import msgspec
 
 from kubectl_llmdoctor.api import (
-    Container,
     Engine,
     Finding,
     Fix,
@@ -23,6 +22,7 @@ from kubectl_llmdoctor.api import (
     pod_evidence,
     written_ago,
 )
+from llmdoctor_checks.multi_gpu._layouts import beside
 from llmdoctor_checks.multi_gpu._network import rdma_device
 
 _STATED = "KV Transfer metrics: Num successful transfers="
@@ -86,12 +86,13 @@ def slow(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
             *((pod_evidence(container, f"env[{_TRANSPORTS}]", f"{_TRANSPORTS}={named.value}"),) if named else ()),
         ),
         explains=("queue-growing", "gateway-timeout"),
-        fixes=tuple(_fixes(pod, container)),
+        fixes=tuple(_fixes(pod, engine)),
         order=last.line.order,
     )
 
 
-def _fixes(pod: Pod, container: Container) -> Iterator[Fix]:
+def _fixes(pod: Pod, engine: Engine) -> Iterator[Fix]:
+    container = engine.container
     named = container.env.get(_TRANSPORTS)
     words = (named.value or "").lower() if named else ""
     if words and not words.startswith("^") and not any(map(_FAST.fullmatch, words.replace(",", " ").split())):
@@ -104,6 +105,13 @@ def _fixes(pod: Pod, container: Container) -> Iterator[Fix]:
         asked := fixes.request_rdma(container, "Give {container} the RDMA devices of its nodes ({rdma}), on both sides")
     ):
         yield asked
+    elif not rdma_device(pod) and (others := beside(pod, engine)):
+        where = " and ".join(dict.fromkeys(fixes.edited(one) for one in (others[0].container.pod, pod)))
+        yield fixes.advice(
+            'Have the prefill side send ("kv_connector": "NixlPushConnector" in --kv-transfer-config of '
+            f"{where}, where the release has it): both are on {pod.spec.node_name}, and without RDMA UCX goes from GPU to GPU there "
+            "(cuda_ipc) when it writes, and over TCP when the decode side reads, as NixlConnector does"
+        )
     else:
         yield fixes.advice(
             "Have UCX go over RDMA between nodes: the devices in both pods (a resource of the nodes, IPC_LOCK), UCX_NET_DEVICES naming "

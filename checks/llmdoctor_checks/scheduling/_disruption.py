@@ -108,6 +108,19 @@ _NODE_EVENTS = (
 #: Those of them after which the machine is gone; what is recommended may not happen.
 _TAKEN_BACK = ("SpotInterrupted", "TerminatingOnInterruption", "SpotInterruption", "PreemptScheduled")
 
+#: Taints by which somebody says that a node goes away with its pods, what that is, and whether a cloud takes the machine back
+#: (aws-node-termination-handler pkg/node, GKE's maintenance handler, cluster-autoscaler utils/taints, Karpenter pkg/apis/v1). Of what
+#: is only recommended, and of a node that is merely cordoned, nobody knows whether it goes.
+_GOING = {
+    "aws-node-termination-handler/spot-itn": ("AWS takes the spot machine back", True),
+    "aws-node-termination-handler/asg-lifecycle-termination": ("its Auto Scaling group ends the machine", False),
+    "aws-node-termination-handler/scheduled-maintenance": ("AWS has scheduled maintenance of the machine", False),
+    "cloud.google.com/impending-node-termination": ("Google Cloud is about to stop the machine", True),
+    "ToBeDeletedByClusterAutoscaler": ("the cluster autoscaler removes it (scale down)", False),
+    "karpenter.sh/disrupted": ("Karpenter removes it", False),
+    "karpenter.sh/disruption": ("Karpenter removes it", False),
+}
+
 #: Conditions by which AKS's node problem detector passes on that Azure will take a machine away, and the reasons that mean it.
 _ANNOUNCED = ("VMEventScheduled", "PreemptScheduled", "TerminateScheduled", "RedeployScheduled")
 _AZURE_TAKES = ("PreemptScheduled", "TerminateScheduled", "RedeployScheduled")
@@ -175,6 +188,39 @@ def taken(pod: Pod, subject: Subject, events: Events | None, node: Node | None) 
     spot = found.spot or any(event.reason.startswith(("Spot", "PreemptScheduled")) for event in about)
     plugin = next((event.reason for event in about if re.match(_DESCHEDULED, event.message)), "")
     return msgspec.structs.replace(found, evidence=tuple(evidence)[:4], spot=spot, plugin=plugin)
+
+
+def leaving(pod: Pod, events: Events | None, node: Node | None) -> Taken | None:
+    """Who is about to take the node of a running pod away, by its taints, an event about it or a condition; None where nobody says so."""
+    if pod.status.phase != "Running" or pod.obj.metadata.deletion_timestamp or not pod.spec.node_name:
+        return None
+    told = [event for event in _about(pod, events) if event.reason in _TAKEN_BACK and _of_late(event, pod)]
+    quoted = tuple(event_evidence(event, pod.cluster) for event in told)
+    taint = next((t for t in node.obj.spec.taints if t.key in _GOING), None) if node else None
+    if node and taint:
+        why, spot = _GOING[taint.key]
+        evidence = (node_evidence(node, f"taint {taint.key}:{taint.effect}"), *quoted)
+        return Taken(kind="drained", why=_when(told) or why, evidence=evidence, spot=spot or bool(told))
+    if told:
+        return Taken(kind="drained", why=_when(told), evidence=quoted, spot=True)
+    for name in _ANNOUNCED if node else ():
+        said = node.condition(name, "True") if node else None
+        if node and said and said.reason in _AZURE_TAKES:
+            quoted = (node_evidence(node, f"{name}=True: {said.reason} {said.message}".rstrip()),)
+            spot = said.reason == "PreemptScheduled"
+            return Taken(kind="drained", why=said.message or said.reason, evidence=quoted, spot=spot)
+    return None
+
+
+def _of_late(event: Event, pod: Pod) -> bool:
+    """Whether an event is so young that the machine of which it tells may still be there."""
+    now = pod.cluster.now
+    return now is None or event.last is None or (now - event.last).total_seconds() <= _NOTICE_SECONDS
+
+
+def _when(told: list[Event]) -> str:
+    """What the last notice says, without the end of its sentence."""
+    return told[-1].message.strip().rstrip(".") if told else ""
 
 
 def _again(pod: Pod) -> Taken | None:

@@ -5,17 +5,20 @@ from collections.abc import Iterator
 
 from kubectl_llmdoctor.api import Events, Finding, Fix, Node, Pod, Subject, check, escaped, fixes
 from llmdoctor_checks.scheduling._clouds import SPOT
-from llmdoctor_checks.scheduling._disruption import Taken, lost, taken
+from llmdoctor_checks.scheduling._disruption import Taken, leaving, lost, taken
 
 
 @check("node-drained", since="0.1")
 def node_drained(pod: Pod, subject: Subject, events: Events | None, node: Node | None) -> Iterator[Finding]:
-    """The pod was evicted because its node was drained, interrupted or shut down.
+    """The node of the pod is drained, interrupted or shut down.
 
     Somebody took the pod away by intent: `kubectl drain`, an upgrade, an autoscaler that removes or consolidates nodes, the
     interruption of a spot machine, a NoExecute taint, the descheduler, or the shutdown of the node. Kueue ends a pod that it has
     pinned to a node which was tainted since. The server is not at fault. It ends by SIGTERM (143), or by SIGKILL (137) when the
     grace period is too short, and the others of its group report only a broken connection.
+
+    While it still runs, a notice of the cloud (`Spot ITN received`, Azure's scheduled events, GKE's taint of a node that is about to be
+    stopped) or the taint of an autoscaler that removes the node tells of it: a risk, with two minutes or less on spot machines.
 
     ## Fix
 
@@ -29,6 +32,15 @@ def node_drained(pod: Pod, subject: Subject, events: Events | None, node: Node |
     - https://kubernetes.io/docs/concepts/cluster-administration/node-shutdown/
     """
     found = taken(pod, subject, events, node)
+    if found is None and (going := leaving(pod, events, node)):
+        yield Finding(
+            role="risk",
+            severity="warning",
+            confidence="certain" if going.spot else "likely",
+            summary=f"{pod.name} runs, and its node {pod.spec.node_name} is about to go: {going.why}.",
+            evidence=going.evidence,
+            fixes=(*_other_replicas(pod, subject), _advice(pod, going, node)),
+        )
     if found is None or found.kind != "drained":
         return
     name = pod.spec.node_name or "its node"
@@ -55,6 +67,18 @@ def node_drained(pod: Pod, subject: Subject, events: Events | None, node: Node |
         )
         if found.pinned
         else _advice(pod, found, node),
+    )
+
+
+def _other_replicas(pod: Pod, subject: Subject) -> Iterator[Fix]:
+    """What to do now, where nobody else serves meanwhile: another one, which starts on another node while this one still answers."""
+    workload = subject.workload
+    if workload is None or workload.replicas != 1 or workload.item.kind not in ("Deployment", "StatefulSet"):
+        return
+    yield fixes.advice(
+        f"Start a second replica of {workload.item.kind}/{workload.item.name} now: it goes to another node and loads while this one still "
+        "answers; let this one end by itself",
+        f"kubectl -n {pod.namespace} scale {workload.item.kind.lower()}/{workload.item.name} --replicas=2",
     )
 
 

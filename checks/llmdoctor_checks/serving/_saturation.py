@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from kubectl_llmdoctor.api import Engine, Evidence, Fix, Item, Metrics, Pod, Span, count_of, dig, fixes
+from kubectl_llmdoctor.api import Engine, Evidence, Fix, Item, Metrics, Pod, Span, count_of, dig, fixes, pickers_of
 
 #: What lasts so long is no burst and no warm-up.
 SUSTAINED_SECONDS = 600
@@ -143,6 +143,13 @@ def _rates(metrics: Metrics) -> tuple[float, float] | None:
 
 def spread_fix(pod: Pod) -> Fix:
     """What to do where one replica has the load and another none."""
+    for pool in pod.pools[:1]:
+        named = ", ".join(dict.fromkeys(pickers_of(pool).values()))
+        return fixes.advice(
+            f"Have the endpoint picker of InferencePool {pool.name}{f' ({named})' if named else ''} spread the requests: in its "
+            "EndpointPickerConfig a weight for queue-scorer beside that of prefix-cache-scorer, and weighted-random-picker in place of "
+            "max-score-picker, which sends a burst to one pod. Who asks the pods past it (a Service) is not spread by it"
+        )
     return fixes.advice(
         f"Spread the requests over the replicas of {fixes.edited(pod)}: clients that keep one connection (HTTP/2, gRPC, "
         "keep-alive) stay with one pod behind a Service; balance each request, by queue length"

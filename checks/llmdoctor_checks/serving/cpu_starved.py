@@ -43,6 +43,9 @@ _MOSTLY = 0.5
 #: In more than this share nearly all of its time is waiting.
 _NEARLY_ALWAYS = 0.8
 
+#: A share at the end of the window so many times that of the whole is how it is now.
+_OF_LATE = 1.25
+
 #: A container some task of which waited for a CPU in more than this share of the last five minutes, percent, while it
 #: has no limit that makes it wait: the node's cores are taken by others.
 _PRESSED = 50
@@ -550,8 +553,26 @@ def _throttled_over_time(metrics: Metrics) -> tuple[float, Evidence] | None:
     if periods is None or throttled is None or periods.lifetime or periods.amount < _FEWEST_PERIODS:
         return None
     name, over = metrics.name_of("cpu_throttled"), say_seconds(periods.seconds)
+    share = min(throttled.amount / periods.amount, 1.0)
     text = f"{name}: +{throttled.amount:.0f} of {periods.amount:.0f} periods in {over}"
-    return min(throttled.amount / periods.amount, 1.0), Evidence(source="metric", ref=metrics.source, text=text)
+    if (lately := _throttled_lately(metrics)) is not None and lately[0] >= _OF_LATE * share:
+        share, over = lately
+        text = f"{name}: {share:.0%} of the periods in the last {over}, +{throttled.amount:.0f} of {periods.amount:.0f} in the whole window"
+    return share, Evidence(source="metric", ref=metrics.source, text=text)
+
+
+def _throttled_lately(metrics: Metrics) -> tuple[float, str] | None:
+    """The same at the end of the window, where it has been so all through that: what began ten minutes ago is little of an hour."""
+    rates = [metrics.rates(role) for role in ("cpu_periods", "cpu_throttled")]
+    periods, throttled = (span.tail(SUSTAINED_SECONDS) if span else None for span in rates)
+    if periods is None or throttled is None or periods.seconds < SUSTAINED_SECONDS * 0.9:
+        return None
+    if periods.mean * periods.seconds < _FEWEST_PERIODS or len(periods.points) != len(throttled.points):
+        return None
+    thirds = [throttled.third(n) / periods.third(n) if periods.third(n) else 0.0 for n in range(3)]
+    if min(thirds) <= _MOSTLY:
+        return None
+    return min(throttled.mean / periods.mean, 1.0), say_seconds(periods.seconds)
 
 
 def _idle_gpu(metrics: Metrics, throttled: float) -> Span | None:

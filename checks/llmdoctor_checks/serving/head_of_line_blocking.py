@@ -29,6 +29,7 @@ from kubectl_llmdoctor.api import (
     written_ago,
 )
 from llmdoctor_checks._load import RECENT, Load, last_load, lasts, since_when
+from llmdoctor_checks.serving._saturation import evidence, load_of
 
 #: A prompt of fewer tokens is computed in a fraction of a second on any GPU that serves such models.
 _LONG_TOKENS = 16384
@@ -62,6 +63,10 @@ _READS = 5.0
 
 #: vLLM's statement of how much its cache holds, and so many prompt tokens for each generated one are of little else.
 _HOLDS, _MOSTLY = "GPU KV cache size: ", 50
+
+#: A cache no fuller than this, and no more of the places taken, are no reason to wait; so many that wait are no chance. vLLM's places
+#: where nothing sets them, on the smallest GPUs.
+_HALF, _SEVERAL, _PLACES = 0.5, 3, 128
 
 #: llama-server: a prompt that takes so long, and so large a share of the time in which another slot generates.
 _PROMPT_SECONDS, _MOST = 10.0, 0.5
@@ -97,7 +102,8 @@ def head_of_line_blocking(
     With chunks the long prompt takes many steps instead of one, and shares each of them with those that generate. But chunks
     are taken in the order of arrival, so that a short question behind two documents still waits for its first token. The
     metrics show it: prompts of two kinds, few in between, and a first token that most requests get soon and some late,
-    although the KV cache has room and requests hardly queue.
+    although the KV cache has room and requests hardly queue. Where the long ones are so many that they have every step to themselves,
+    all wait: then a queue stands beside a cache that has room and few that run, and next to nothing but prompts is computed.
 
     A step with a chunk takes as long as the chunk: a model that reads 2400 tokens in a second needs 3.4 s for a chunk of 8192, and
     every stream gets one token in that time. vLLM's statements show it: the prompt throughput is high, or there is none and a
@@ -148,6 +154,8 @@ def _measured(pod: Pod, engine: Engine, metrics: Metrics) -> Finding | None:
         return None
     bound = _two_kinds(length)
     median, slow = first.quantile(0.5), first.quantile(0.95)
+    if bound is not None and (crowded := _crowded_out(pod, engine, metrics, length, first, bound)):
+        return crowded
     if bound is None or slow < max(_SLOWER * median, _SLOW_SECONDS):
         return None
     # where prompts are computed whole, the queue is theirs: whatever comes meanwhile waits for the step to end
@@ -173,6 +181,43 @@ def _measured(pod: Pod, engine: Engine, metrics: Metrics) -> Finding | None:
                 f"{fixes.edited(pod)}"
             ),
         ),
+    )
+
+
+def _crowded_out(
+    pod: Pod, engine: Engine, metrics: Metrics, length: Histogram, first: Histogram, bound: float
+) -> Finding | None:
+    """Requests that wait all the time, though the cache has room and few run, since a few long prompts have every step to themselves."""
+    load, read, made = load_of(metrics), metrics.increase("prompt_tokens"), metrics.increase("generation_tokens")
+    if load is None or not load.queues or load.recent.cache is None or read is None or made is None or read.lifetime:
+        return None
+    if (
+        engine.side == "prefill"
+        or engine.value("enable_lora")
+        or not made.amount
+        or max(load.recent.cache.values) > _HALF
+    ):
+        return None
+    places = engine.value("max_num_seqs", _PLACES)
+    running, waiting, wait = load.recent.running, load.recent.waiting, first.quantile(0.5)
+    if not isinstance(places, int) or max(running.values) > _HALF * places or waiting.mean < _SEVERAL:
+        return None
+    if read.amount < _MOSTLY * made.amount or read.rate < _PROMPT_TOKENS or wait < _SLOW_SECONDS:
+        return None
+    short, far = length.below(bound), 1 - length.below(bound * _TIMES)
+    return Finding(
+        severity="warning",
+        summary=f"{waiting.mean:.0f} requests wait in {engine.container.name} while {running.mean:.0f} run, though no more than "
+        f"{max(load.recent.cache.values):.0%} of the KV cache is taken: it reads {read.rate:.0f} prompt tokens a second and generates "
+        f"{made.rate:.0f}. {short:.0%} of the prompts have at most {bound:.0f} tokens, and {far:.1%}, with more than {bound * _TIMES:.0f}, "
+        f"take the steps: half of all wait {say_seconds(wait)} or longer for their first token.",
+        evidence=(
+            length.evidence(f"{short:.0%} at most {bound:.0f} tokens, {far:.1%} more than {bound * _TIMES:.0f}"),
+            first.evidence(f"median {wait:.2g} s, 95 % within {first.quantile(0.95):.2g} s"),
+            *evidence(load),
+        ),
+        explains=("queue-growing",),
+        fixes=(*_shared_steps(engine), _apart(pod)),
     )
 
 

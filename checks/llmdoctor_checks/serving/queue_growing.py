@@ -1,5 +1,6 @@
 """Requests that wait, and more and more of them."""
 
+import math
 import re
 from collections.abc import Iterator
 from datetime import timedelta
@@ -187,8 +188,13 @@ def _fix(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, metrics: 
     flag = {"vllm": "--max-num-seqs", "sglang": "--max-running-requests"}.get(engine.name)
     if limit is not None and flag is not None and engine.explicit("max_num_seqs"):
         share = max(load.recent.cache.values) if load.recent.cache else 0
-        summary = f"Have {engine.container.name} run {2 * limit} requests at once: its KV cache is {share:.0%} full at {limit}"
-        return fixes.set_flag(engine, "max_num_seqs", flag, str(2 * limit), summary)
+        here = math.ceil(load.recent.running.last + load.recent.waiting.last)
+        room = math.floor(limit * _FULL / share) if share else 2 * limit
+        wanted = min(2 * limit, room)
+        # more than the cache has room for would be preempted; and where that does not take what waits already, replicas do
+        if wanted >= min(2 * limit, here):
+            summary = f"Have {engine.container.name} run {wanted} requests at once: its KV cache is {share:.0%} full at {limit}"
+            return fixes.set_flag(engine, "max_num_seqs", flag, str(wanted), summary)
     if (adapters := _adapters(engine, load)) is not None:
         summary = f"Let requests of {2 * adapters} adapters share a batch instead of {adapters}: those of the others wait their turn"
         return fixes.set_flag(engine, "max_loras", "--max-loras", str(2 * adapters), summary)
@@ -204,7 +210,9 @@ def _fix(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, metrics: 
         return more_replicas(pod, times, "they have all that is here now in service at once", soon)
     summary = f"Run {need.replicas} replicas instead of {need.now}: {need.text}{soon}"
     at = place_of_replicas(pod, workload.item) if workload else ""
-    if workload is None or not at or any(scalers(subject, cluster)):
+    if workload is not None and any(scalers(subject, cluster)):
+        return more_replicas(pod, need.replicas / need.now, need.text, soon)
+    if workload is None or not at:
         return fixes.advice(f"{summary} (in {fixes.edited(pod)}, or the maximum of its autoscaler)")
     return with_replicas(workload.item, at, need.replicas, summary)
 
