@@ -185,13 +185,22 @@ def word(container: Container, old: str, new: str, summary: str) -> Fix | None:
     return None
 
 
+def takes_adapters(engine: Engine) -> bool:
+    """Whether the server takes LoRA adapters, of which each has a name of its own beside the model's."""
+    return bool(engine.value("enable_lora") or engine.value("lora_modules"))
+
+
 def serving_as(engine: Engine, name: str) -> Fix | None:
-    """vLLM, or a NIM, answers to one more name; None where the server is another, or what it answers to is not known."""
+    """vLLM, or a NIM, answers to one more name; None where the server is another, or what it answers to is not known.
+
+    Nor where the name may be that of an adapter: the model would answer in its place, without the adapter and without a word.
+    """
     container, told = engine.container, engine.explicit("served_model_name")
     value = told.value if told else engine.value("model")
     names = [value] if isinstance(value, str) else [*value] if isinstance(value, list | tuple) else []
     if (
         engine.name not in ("vllm", "nim")
+        or takes_adapters(engine)
         or not names
         or name in names
         or not name

@@ -79,6 +79,7 @@ OfProcess = Literal[
     "driver mounted", "driver not mounted",
     "installs at the start", "installs nothing at the start",
     "something to run", "nothing to run",
+    "adapters taken",
 ]  # fmt: skip
 #: Of the pod's node and others, and what the pod asks of them.
 OfPlacement = Literal[

@@ -21,6 +21,7 @@ from kubectl_llmdoctor.facts.units import GIB
 from kubectl_llmdoctor.fixes import edited
 from kubectl_llmdoctor.reach import server_of
 from kubectl_llmdoctor.room.amounts import amount
+from kubectl_llmdoctor.stating import takes_adapters
 from kubectl_llmdoctor.template_values import template_value
 
 #: What each signal that ends a process mostly tells.
@@ -137,6 +138,8 @@ class Process(Topic):
         yield "installs at the start" if installs or self.container is None else "installs nothing at the start"
         said = self.container is None or bool(self.container.spec.command or self.container.spec.args)
         yield "something to run" if said else "nothing to run"
+        if self.engine is not None and takes_adapters(self.engine):
+            yield "adapters taken"
 
     @property
     def _unread_by_bitsandbytes(self) -> bool:

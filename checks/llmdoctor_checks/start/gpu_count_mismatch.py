@@ -212,7 +212,9 @@ def gpu_count_mismatch(
         return
     workers = _workers(pod, engine)
     if workers is None:
-        yield Abstain(reason="the parallel sizes are not known")
+        told = explicit and not any(name in engine.found.unresolved for name in _SIZES)
+        whose = "what the image's own entrypoint adds to the parallel sizes is" if told else "the parallel sizes are"
+        yield Abstain(reason=f"{whose} not known")
     elif _grouped(pod, engine, subject):
         yield from _too_many_for_a_group(pod, engine, subject, explicit, logs)
         yield from _idle_on_each_node(pod, engine, workers)

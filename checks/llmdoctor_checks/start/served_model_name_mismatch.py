@@ -284,17 +284,28 @@ def _by_status(pod: Pod, engine: Engine, cluster: Cluster, logs: Logs | None) ->
 
 
 def _by_route(engine: Engine, route: Routed, names: tuple[str, ...], said: Evidence) -> Finding:
-    change = f"--served-model-name {' '.join(names)} {route.model} in {fixes.edited(engine.pod)}"
     return Finding(
         role="risk",
         summary=f"HTTPRoute {route.item.name} sends requests for the model {route.model} to {engine.container.name}, which serves "
         f"{few(names, 5)}: they fail with 404.",
         evidence=(said, object_evidence(route.item, route.path, f"{_HEADER}: {route.model}")),
-        fix=stating.serving_as(engine, route.model)
-        or fixes.advice(f"Have the server answer to {route.model}, too: {change}")
+        fix=_answering(engine, names, route.model)
         if engine.name == "vllm"
         else fixes.advice(f"Have {fixes.edited(engine.pod)} serve {route.model}, or the route name what it serves"),
     )
+
+
+def _answering(engine: Engine, names: tuple[str, ...], asked: str) -> Fix:
+    """A vLLM that answers to one more name. One of an adapter is none of the model's: that would answer in its place."""
+    where = fixes.edited(engine.pod)
+    if stating.takes_adapters(engine):
+        return fixes.advice(
+            f"Where {asked} is a LoRA adapter, have each start load it: --lora-modules {asked}=ITS-PATH in {where}; where it should be "
+            f"the model itself, have it asked for as {few(names, 5)}"
+        )
+    known = stating.serving_as(engine, asked)
+    change = f"--served-model-name {' '.join(names)} {asked} in {where}"
+    return known or fixes.advice(f"Have the server answer to {asked}, too: {change}")
 
 
 def _routes(pod: Pod, cluster: Cluster) -> Iterator[Routed]:
@@ -367,9 +378,7 @@ def _fixes(engine: Engine, asked: Asked, names: tuple[str, ...]) -> Iterator[Fix
     if engine.name == "ollama":
         yield _pulled(engine, asked.model)
     elif engine.name == "vllm":
-        flag = f"--served-model-name {' '.join(names)} {asked.model}"
-        known = stating.serving_as(engine, asked.model)
-        yield known or fixes.advice(f"Have the server answer to {asked.model}, too: {flag} in {server}")
+        yield _answering(engine, names, asked.model)
     else:
         known = stating.serving_as(engine, asked.model)
         yield known or fixes.advice(f"Have the server answer to {asked.model}, in {server}")
