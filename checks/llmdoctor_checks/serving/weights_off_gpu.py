@@ -78,6 +78,10 @@ _HARDLY, _A_MINUTE = 0.25, 60
 #: (ggml-org/llama.cpp, pull request 15434). What a router starts has options of its own, in its preset.
 _ALL_BY_DEFAULT, _ROUTED = "b6325", "spawning server instance"
 
+#: What llama.cpp says, before it loads a model, of options with which it fits: those that it has left out are then as they are by
+#: default, all layers on the GPU, so that fewer were asked for (`--n-gpu-layers`, `LLAMA_ARG_N_GPU_LAYERS`, a preset).
+_FITS_AS_IT_IS = ", no changes needed"
+
 #: How Ollama starts what runs a model. Only a build that knows a GPU says how many layers are on it; one without says alone into
 #: which buffers it puts the weights, whatever Ollama has planned.
 _STARTS = 'msg="starting '
@@ -105,7 +109,18 @@ _SLOW, _FEW_REQUESTS, _STATEMENTS = 8, 4, 5
     "weights-off-gpu",
     since="0.3",
     severity="warning",
-    literals=("layers to GPU", *_SPLITS, "[GIN] ", _STARTS, BUFFER, _RUNNERS, SKIPPED, _ALLOCATED, *_DEVICE_TEXTS),
+    literals=(
+        "layers to GPU",
+        _FITS_AS_IT_IS,
+        *_SPLITS,
+        "[GIN] ",
+        _STARTS,
+        BUFFER,
+        _RUNNERS,
+        SKIPPED,
+        _ALLOCATED,
+        *_DEVICE_TEXTS,
+    ),
 )
 def weights_off_gpu(pod: Pod, engine: Engine, logs: Logs | None, subject: Subject) -> Iterator[Finding]:
     """A part of the model's weights does not lie on the GPU.
@@ -180,7 +195,17 @@ def _offloaded(pod: Pod, engine: Engine, log: Log) -> _Offloaded | None:
     asked = re.search(_ASKED, split.text) if split else None
     if asked and asked[1] != "-1":
         return None  # a number that the model or a request asked for
+    if engine.name == "llama.cpp" and _asked_for_fewer(log, line):
+        return None
     return _Offloaded(line, there, layers, split)
+
+
+def _asked_for_fewer(log: Log, load: Line) -> bool:
+    """Whether llama.cpp found, before it loaded this model, that it fits with the layers that it was told to put on the GPU."""
+    since = max(
+        (x.number for x in log.find("layers to GPU") if x.number < load.number and "offloaded" in x.text), default=0
+    )
+    return any(since < x.number < load.number for x in log.find(_FITS_AS_IT_IS))
 
 
 def _layers(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
