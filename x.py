@@ -1,0 +1,3 @@
+s2 = """
+import shlex
+"""
