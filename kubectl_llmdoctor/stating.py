@@ -187,7 +187,7 @@ def word(container: Container, old: str, new: str, summary: str) -> Fix | None:
 
 def takes_adapters(engine: Engine) -> bool:
     """Whether the server takes LoRA adapters, of which each has a name of its own beside the model's."""
-    return bool(engine.value("enable_lora") or engine.value("lora_modules"))
+    return any(engine.value(name) for name in ("enable_lora", "lora_modules", "lora_source"))
 
 
 def serving_as(engine: Engine, name: str) -> Fix | None:
