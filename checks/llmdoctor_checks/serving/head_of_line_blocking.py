@@ -198,17 +198,23 @@ def _crowded_out(
         or max(load.recent.cache.values) > _HALF
     ):
         return None
+    if engine.value("kv_transfer_config"):
+        return None  # what waits may wait for a cache that comes from elsewhere
+    hits, queries = metrics.increase("prefix_hits"), metrics.increase("prefix_queries")
+    # the counter has those tokens, too, that were found in the cache
+    share = 1 - min(hits.amount / queries.amount, 1.0) if hits and queries and queries.amount else 1.0
+    computed, pace = share * read.amount, share * read.rate
     places = engine.value("max_num_seqs", _PLACES)
     running, waiting, wait = load.recent.running, load.recent.waiting, first.quantile(0.5)
     if not isinstance(places, int) or max(running.values) > _HALF * places or waiting.mean < _SEVERAL:
         return None
-    if read.amount < _MOSTLY * made.amount or read.rate < _PROMPT_TOKENS or wait < _SLOW_SECONDS:
+    if computed < _MOSTLY * made.amount or pace < _PROMPT_TOKENS or wait < _SLOW_SECONDS:
         return None
     short, far = length.below(bound), 1 - length.below(bound * _TIMES)
     return Finding(
         severity="warning",
         summary=f"{waiting.mean:.0f} requests wait in {engine.container.name} while {running.mean:.0f} run, though no more than "
-        f"{max(load.recent.cache.values):.0%} of the KV cache is taken: it reads {read.rate:.0f} prompt tokens a second and generates "
+        f"{max(load.recent.cache.values):.0%} of the KV cache is taken: it reads {pace:.0f} prompt tokens a second and generates "
         f"{made.rate:.0f}. {short:.0%} of the prompts have at most {bound:.0f} tokens, and {far:.1%}, with more than {bound * _TIMES:.0f}, "
         f"take the steps: half of all wait {say_seconds(wait)} or longer for their first token.",
         evidence=(
