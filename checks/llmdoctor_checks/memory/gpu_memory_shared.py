@@ -361,7 +361,7 @@ def _cut_by_amd(container: Container) -> bool:
     node = container.pod.cluster.item("Node", "", container.pod.spec.node_name or "")
     if node is None or "amd.com/gpu" not in container.spec.resources.limits:
         return False
-    modes = [value.lower() for key, value in node.labels.items() if key.endswith(_CUT_BY_AMD)]
+    modes = [str(value).lower() for key, value in node.labels.items() if key.endswith(_CUT_BY_AMD)]
     count = units((dig(node.raw, "status.allocatable") or {}).get("amd.com/gpu"))
     return any(not mode.startswith(_WHOLE_BY_AMD) for mode in modes) or (count or 0) > _MOST_OF_AMD
 

@@ -251,8 +251,8 @@ def _images_of(node: Node) -> str:
     """Where the container runtime of a node keeps images, as far as it says which one that is."""
     runtime = node.obj.status.node_info.container_runtime_version
     name = runtime.partition(":")[0]
-    if name == "containerd" and ("k3s" in runtime or "rke2" in runtime):
-        return f"/var/lib/rancher/{'k3s' if 'k3s' in runtime else 'rke2'}/agent/containerd"
+    if name == "containerd" and "k3s" in runtime:  # RKE2's containerd is built there, too
+        return "agent/containerd of k3s or RKE2 in /var/lib/rancher"
     return {"cri-o": "/var/lib/containers", "docker": "/var/lib/docker"}.get(name, "/var/lib/containerd")
 
 
