@@ -326,7 +326,6 @@ def _idle_in_group(engine: Engine, workers: int, sizes: list[Setting], gpus: int
     fewer = "a size of 1" if workers <= (engine.container.devices or 0) else "fewer pods"
     return Finding(
         role="risk",
-        confidence="likely",
         summary=f"{engine.label} starts {workers} workers{product}, and the pods of a group take {gpus} GPUs: "
         f"{gpus - workers} stay reserved and idle.",
         evidence=tuple(sizes_evidence(engine)),

@@ -405,7 +405,6 @@ def _by_aibrix(pod: Pod, container: Container, engine: Engine, port: Setting) ->
         return
     yield Finding(
         role="risk",
-        severity="warning",
         summary=f"AIBrix' gateway asks {pod.name} at port {told} where a routing strategy is set, "
         f"{f'as its label {AIBRIX_PORT} says' if AIBRIX_PORT in pod.labels else f'for it has no label {AIBRIX_PORT}'}; {engine.title} "
         f"listens on {port.value}.",
