@@ -130,7 +130,7 @@ def test_an_error_after_which_nothing_is_asked_for_takes_no_node_out_of_service(
 
 
 def test_ollama_without_rocm_gets_the_image_that_has_it() -> None:
-    (fix,) = _of_case("gpu-runtime-missing", "fires_ollama_image_without_rocm")
+    (fix,) = _of_case("cpu-only-image", "fires_ollama_image_without_rocm")
 
     assert "ollama/ollama:0.1.29-rocm" in str(fix)
 
