@@ -176,7 +176,6 @@ def _unlicensed(pod: Pod, hardware: Hardware) -> list[Finding]:
     return [
         Finding(
             role="cause" if now else "risk",
-            confidence="likely",
             summary=f"The vGPU of this pod on {hardware.node}, {which}, has no licence: its driver {then}, to a fraction of its pace.",
             evidence=tuple(hardware.evidence(device, "vgpuLicensed", "vgpuLicensed: false") for device in bare),
             explains=("head-of-line-blocking", "gateway-timeout", "probe-timeout-under-load", "queue-growing"),

@@ -251,7 +251,6 @@ def _refused(pod: Pod, hardware: Hardware, logs: Logs | None) -> Iterator[Findin
     if not said or told is None or not hardware.asks or not pod.failing:
         return
     yield Finding(
-        confidence="likely",
         summary=f"A GPU of {hardware.node} takes no work before it is reset, as the driver says, and turned this program away.",
         evidence=(hardware.kernel.evidence(said[-1]), log_evidence(told)),
         explains=("gpu-memory-shared", "illegal-memory-access", *CONSEQUENCES),

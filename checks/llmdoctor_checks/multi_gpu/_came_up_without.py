@@ -145,7 +145,6 @@ def _without_devices(container: Container, log: Log) -> Iterator[Finding]:
         return
     yield Finding(
         severity="warning",
-        confidence="likely",
         summary=f"{_DEVICES}={named.value} in {container.name} names no network device that the pod has, so that UCX, by which NIXL "
         "transfers KV caches, has none to another pod.",
         evidence=(log_evidence(line, _LACKS), pod_evidence(container, "env", f"{_DEVICES}: {named.value}")),
@@ -165,7 +164,6 @@ def _finding(pod: Pod, container: Container, without: _Without, line: Line, why:
     return Finding(
         role="risk" if without.of_cuda else "cause",
         severity="warning",
-        confidence="likely",
         summary=f"{container.name} came up without {without.what}{f' ({why})' if why else ''}.",
         evidence=(
             log_evidence(line, without.literal),

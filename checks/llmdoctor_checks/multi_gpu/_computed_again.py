@@ -59,7 +59,6 @@ def _by_the_scheduler(pod: Pod, logs: Logs) -> Iterator[Finding]:
             continue
         yield Finding(
             severity="warning",
-            confidence="likely",
             summary=f"{container.name} computed the prompts of {count_of(count, 'request')} itself, of {done} that it answered, since the "
             "KV cache that its connector had promised did not come.",
             evidence=(log_evidence(again[0][0]), log_evidence(again[-1][0])),
@@ -95,7 +94,6 @@ def _not_from_remote(pod: Pod, logs: Logs) -> Iterator[Finding]:
         there = reach(named.value, pod, container) if named is not None and named.value else None
         yield Finding(
             severity="warning",
-            confidence="likely",
             summary=f"LMCache in {container.name} got nothing from its remote cache in the last {len(lines)} attempts ({why}): every "
             "prompt that is kept there is computed again.",
             evidence=(

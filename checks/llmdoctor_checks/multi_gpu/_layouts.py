@@ -78,7 +78,6 @@ def unlike(pod: Pod, engines: list[Engine]) -> Iterator[Finding]:
         settings = [(e.container, one) for e in (own, peer) if (one := e.explicit(name))]
         yield Finding(
             role="risk",
-            confidence="likely",
             summary=f"{own.container.pod.name} decodes with {ours}, and {peer.container.pod.name} prefills with {theirs}: "
             "the KV cache of one is of no use to the other.",
             evidence=tuple(setting_evidence(container, one) for container, one in settings),

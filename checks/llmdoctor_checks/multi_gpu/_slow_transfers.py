@@ -78,7 +78,6 @@ def slow(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     yield Finding(
         role="cause" if took >= _LONG_MS else "risk",
         severity="warning",
-        confidence="likely",
         summary=f"Each KV cache that {container.name} fetches takes {took / 1000:.1f} s ({median(one.megabytes for one in said):.0f} MB at "
         f"{pace:.0f} MB/s), for which its request waits: that is the pace of TCP, not of RDMA or NVLink.",
         evidence=(

@@ -318,7 +318,6 @@ def _unpaired(pod: Pod, logs: Logs) -> Iterator[Finding]:
             return
         yield Finding(
             role="note" if others else "cause",
-            confidence="likely",
             summary=f"{container.name} refused {count_of(refused, 'request')} that came without a bootstrap room: "
             + (
                 "a client asks this server itself, not the router of its prefill and decode servers."
@@ -338,7 +337,6 @@ def _unpaired(pod: Pod, logs: Logs) -> Iterator[Finding]:
 def _roomless(container: Container, refused: int, path: str, line: Line) -> Finding:
     """That the requests which a server of SGLang's refuses are all of a path at which it loses their room."""
     return Finding(
-        confidence="likely",
         summary=f"{container.name} refused {count_of(refused, 'request')} without a bootstrap room, all asked at {path}: SGLang does not "
         "pass on there what its router puts into a request.",
         evidence=(log_evidence(line, _UNPAIRED),),
@@ -455,7 +453,6 @@ def _on_loopback(pod: Pod, subject: Subject) -> Iterator[Finding]:
     host = container.env.get(_HOST)
     yield Finding(
         role="risk",
-        confidence="likely",
         summary=f"The side channel of NIXL in {container.name} listens on localhost, and decode in another pod is sent there: it meets "
         "itself, and no KV cache is transferred.",
         evidence=(
@@ -510,7 +507,6 @@ def _in_vain(pod: Pod, subject: Subject, logs: Logs) -> Iterator[Finding]:
         first, last = min(lines.values(), key=lambda x: x.number), max(lines.values(), key=lambda x: x.number)
         yield Finding(
             severity="warning",
-            confidence="likely",
             summary=f"Nobody fetched the KV caches of {len(lines)} requests, of {done} that {engine.container.name} answered: decode does "
             "not get to this pod, or does not know that it should.",
             evidence=(log_evidence(first), log_evidence(last)),

@@ -82,7 +82,6 @@ def _without_the_device(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Findin
     )
     limit = f"; it may lock {said['limit']}" if said["limit"] else ""
     yield Finding(
-        confidence="likely",
         summary=f"UCX does without {said['device'] or 'the RDMA device'} in {container.name}, for which it could not lock memory "
         f"({said['call']}{limit}): what should go by RDMA, as KV caches, goes by TCP.",
         evidence=(log_evidence(line, _PINNED),),

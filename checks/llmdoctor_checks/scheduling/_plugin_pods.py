@@ -117,7 +117,6 @@ def _closed(pod: Pod, node: Node, cluster: Cluster) -> Iterator[Finding]:
     if line is None or _offers(node):
         return
     yield Finding(
-        confidence="likely",
         summary=f"NVML is there for the device plugin of {node.name} and may open no GPU (Unknown Error): the runtime that starts its "
         "container keeps the devices from it, and the node offers none.",
         evidence=(log_evidence(line), *counts(node, "nvidia.com/gpu")),
@@ -225,7 +224,6 @@ def _unwatched(pod: Pod, node: Node, cluster: Cluster) -> Iterator[Finding]:
     for line in last_errors(cluster, pod.obj) if pod.failing else ():
         if line.text.rstrip().endswith(_UNWATCHED):
             yield Finding(
-                confidence="likely",
                 summary=f"The device plugin cannot watch /var/lib/kubelet/device-plugins of {node.name} and ends: the node's inotify "
                 "instances are used up, or the folder is not there; its release does not say which.",
                 evidence=(log_evidence(line),),

@@ -159,7 +159,6 @@ def _in_turn(pending: Pending, found: tuple[Cause, ...]) -> Iterator[Finding]:
         return
     names = [hit["name"] for event in (first, last) if (hit := re.search(_CLAIM, event.message))]
     yield Finding(
-        confidence="likely",
         summary=f"Karpenter has asked for {len(events)} machines for it in turn ({' … '.join(names)}), and none became a node.",
         evidence=(event_evidence(first, cluster), event_evidence(last, cluster), *said_by(pending)),
         explains=(*EXPLAINS, *(cause.id for cause in found)),

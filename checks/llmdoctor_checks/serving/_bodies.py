@@ -259,7 +259,6 @@ def dropped_finding(pod: Pod, lines: list[Line]) -> Finding:
     line = lines[-1]
     return Finding(
         severity="warning",
-        confidence="likely",
         summary=f"{line.log.container} of {pod.name} answered 500 in the place of answers that are larger than it buffers, "
         f"{often(len(lines))} in its log: the server had answered.",
         evidence=(log_evidence(line, _ANSWER),),

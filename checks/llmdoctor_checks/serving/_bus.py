@@ -37,7 +37,6 @@ def too_large(pod: Pod, cluster: Cluster, logs: Logs | None) -> Finding | None:
         megabytes *= 2
     return Finding(
         severity="warning",
-        confidence="likely",
         summary=f"{line.log.pod} refused {count_of(len(ours), 'message')} of up to {largest} bytes; it takes {most} (max_payload). "
         "Requests that long never reach a worker, and time out.",
         evidence=(log_evidence(line), *((log_evidence(waited),) if waited is not None else ())),

@@ -222,7 +222,6 @@ def _late_step(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     value = (told.value or "") if told is not None else ""
     waits = int(value) if value.isdecimal() else _STEP_SECONDS
     return Finding(
-        confidence="likely",
         summary=f"{engine.at} computes on the CPU, and a step took longer than the {waits} s that its engine loop waits for one: the "
         "engine is dead since.",
         evidence=(log_evidence(line), *_spec(container)),

@@ -587,7 +587,6 @@ def _by_its_host(pod: Pod, subject: Subject, cluster: Cluster) -> Finding | None
             continue
         return Finding(
             role="risk" if long_past([line for line, _ in late]) else "cause",
-            confidence="likely",
             summary=f"{timeout.where} leads to {pod.name}, and {len(late)} requests of {log.pod} there were answered with 504 after "
             f"{say_seconds(timeout.seconds)}, which is what its gateway allows.",
             evidence=(*(log_evidence(line) for line, _ in late[:2]), timeout.evidence),

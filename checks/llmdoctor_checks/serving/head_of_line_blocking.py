@@ -263,7 +263,6 @@ def _without_end(pod: Pod, engine: Engine, log: Log) -> Finding | None:
     return Finding(
         role=_role(pod, line),
         severity="warning",
-        confidence="likely",
         summary=f"One answer of {engine.label} (task {last}) has filled its context {len(of_it)} times and goes on: nothing limits it, and "
         "others wait for its slot.",
         evidence=(log_evidence(line, _SHIFT),),

@@ -259,7 +259,6 @@ def _cold(engine: Engine, log: Log, requests: list[Answer], soon: int) -> Findin
     ):
         return None
     return Finding(
-        confidence="likely",
         summary=f"{engine.at} loaded its model anew for {len(loads)} of its last {len(requests)} requests, "
         f"{say_seconds(cost / len(loads))} each: it drops a model for which nobody has asked for 5 min, and the next request waits for it.",
         evidence=(log_evidence(loads[0][0]), log_evidence(loads[-1][0]), log_evidence(requests[-1].line)),

@@ -403,7 +403,6 @@ def _offload(pod: Pod, engine: Engine, subject: Subject, logs: Logs | None) -> F
         pace = _each_gets(said) if pod.ready and said else None
         return Finding(
             role="risk" if pace is None else "cause",
-            confidence="likely",
             summary=f"{kept}, although {say_bytes(free)} of each are left for the KV cache"
             f"{'' if pace is None else f', and a request gets {pace:.1f} tokens a second at most'}.",
             evidence=(

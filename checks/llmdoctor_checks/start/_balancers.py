@@ -70,7 +70,6 @@ def refused_balancer(pod: Pod, engine: Engine, health: str, logs: Logs | None) -
     whose = "Azure's" if one["by"] == _OF_AZURE else "Google's"
     yield Finding(
         severity="warning",
-        confidence="likely",
         summary=f"{whose} load balancer asks {engine.container.name} for its health at {one['path']}, where {engine.title} answers "
         f"{one['code']} ({count_of(len(found), 'time')}): it sends no requests to a server that it takes for ill.",
         evidence=(log_evidence(found[0][0]), log_evidence(last)),
@@ -87,7 +86,6 @@ def _by_gate(pod: Pod, engine: Engine, health: str) -> Iterator[Finding]:
         code = re.search(_CODES, condition.message or "")
         answer = f" with {code[1]}" if code else ""
         yield Finding(
-            confidence="likely",
             summary=f"{engine.container.name} answers the load balancer's health check{answer}, and the pod waits for that to pass "
             "before it becomes ready.",
             evidence=(pod_evidence(pod, f"status.conditions[{condition.type}]", f"{_MISMATCH}: {condition.message}"),),
@@ -111,7 +109,6 @@ def _by_policy(pod: Pod, engine: Engine, health: str, logs: Logs | None) -> Iter
         yield Finding(
             role="risk" if asked_since else "cause",
             severity="warning",
-            confidence="likely",
             summary=f"{item.plain_kind} {item.name} has its gateway ask {engine.container.name} for its health at {path}, where "
             f"{engine.title} answers 404 ({count_of(len(found), 'time')}): the gateway takes it for ill"
             + (", and may send it no requests." if asked_since else ", and sends it no requests."),

@@ -211,7 +211,6 @@ def _ollama_without_rocm(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Findi
         return
     yield Finding(
         severity="warning" if pod.ready else None,
-        confidence="likely",
         summary=f"{engine.label} runs on the CPU: {container.spec.image} has no ROCm, though container {container.name} asks for "
         f"{say_devices(asked)}.",
         evidence=(

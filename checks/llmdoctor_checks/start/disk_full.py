@@ -177,7 +177,6 @@ def _fills(engine: Engine, logs: Logs) -> Finding | None:
     )
     return Finding(
         role="risk",
-        confidence="likely",
         summary=f"The disk of Ray's session ({path}) in {container.name} is over 95% full and fills up: {say_bytes(round(free))} of "
         f"{say_bytes(round(float(end['all']) * unit))} are left, none in {say_seconds(left)} at its pace; what Ray then moves out of its "
         "object store fails.",
@@ -233,7 +232,6 @@ def _near_pressure(pod: Pod, node: Node) -> Iterator[Finding]:
     amount = say_bytes(int(wanted["bytes"])) if wanted else "room"
     yield Finding(
         role="risk",
-        severity="warning",
         confidence="likely" if lasted >= _COLLECTED_SECONDS else "possible",
         summary=f"The disk for images of node {node.name} is fuller than its kubelet allows, which finds too few unused images for the "
         f"{amount} that it has to free{f', for {say_seconds(lasted)}' if lasted >= _COLLECTED_SECONDS else ''}: with less than 15% left "

@@ -15,15 +15,12 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Fix,
-    Item,
     Line,
     Log,
     Logs,
     Pod,
     Setting,
     Subject,
-    answered,
-    askers,
     check,
     dig,
     ending_of,
@@ -32,7 +29,6 @@ from kubectl_llmdoctor.api import (
     k8s,
     log_evidence,
     log_of,
-    object_evidence,
     phase_of,
     pod_evidence,
     rows,
@@ -43,7 +39,6 @@ from llmdoctor_checks._consequences import CRASHED
 from llmdoctor_checks._ended_clients import ended_clients
 from llmdoctor_checks._last_link import AIBRIX_DEFAULT, AIBRIX_MODEL, AIBRIX_PORT
 from llmdoctor_checks._listening import port_evidence
-from llmdoctor_checks._services import target_ports
 from llmdoctor_checks.start._apache_tls import FAILED, apache_speaks_tls
 from llmdoctor_checks.start._balancers import asked_elsewhere
 from llmdoctor_checks.start._client_tls import NO_GRPC, NO_TLS, client_with_grpc, client_with_tls
@@ -53,49 +48,35 @@ from llmdoctor_checks.start._picker_tls import picker_with_tls
 from llmdoctor_checks.start._probes import BY_THE_MESH, SIDECAR_PROBE, answered_once, ended_by_itself, failures
 from llmdoctor_checks.start._protocols import NO_HTTP, other_protocol
 from llmdoctor_checks.start._routed_ports import routed_elsewhere
-
-#: What Uvicorn, Gunicorn, Hypercorn and Flask print once they listen, on an address that the kubelet reaches.
-#: A host by its name is another program's, to which this one leads or for which it waits.
-_SERVES = (
-    r"(?:(?:^|[*\]:]) ?Running on|Uvicorn running on|Listening at:) +https?://"
-    r"(?P<host>[\d.]{1,15}|localhost|\[[\da-f:]{2,39}\]):(?P<port>\d{1,5})\b"
+from llmdoctor_checks.start._sent_to import (
+    LOOPBACK,
+    OF_TF,
+    STATED,
+    further_ports,
+    heard_ports,
+    listener,
+    of_pools,
+    of_services,
+    port_of,
+    unheard,
 )
-
-#: TensorFlow Serving's own words (model_servers/server.cc). It listens on every address for REST as well, whatever it says of that.
-_TF_SERVES = (
-    r"(?:Exporting HTTP/REST API at:|Running gRPC ModelServer at )(?P<host>[\w.\[\]:-]{1,60}):(?P<port>\d{1,5})\b"
-)
-_OF_TF = ("Exporting HTTP/REST API at:", "Running gRPC ModelServer at ")
 
 #: Dynamo's own words for the port at which a worker answers probes, from its start on (lib/runtime/src/system_status_server.rs), and
 #: the variable that sets it.
 _STATUS_SERVES = r"ystem status server (?:bound to:|started successfully on) (?P<host>[\d.]{1,15}|\[[\da-f:]{2,39}\]):(?P<port>\d{1,5})\b"
 _OF_STATUS, _STATUS_PORT = "ystem status server ", "DYN_SYSTEM_PORT"
 
-#: How a Service, or a port of it, is called that is not for a server's requests by HTTP: a program need not say that it listens there.
-_OTHERS = r"(?i)metrics|prom(?:etheus)?\b|monitor|exporter|grpc|rpc\b|debug|admin|health"
-
 #: The port of an address, whether or not it is one; nothing of an IPv6 address without a port.
 _PORT_AT_THE_END = r"^(?:\w{1,10}://)?(?:[^:\[\]]*|\[[0-9A-Fa-f:]+\]):([^:/\]]{1,40})/?$"
 #: llama-server's own word. One of its presets (`--embd-gemma-default`) brings a port of its own, and a host that ends in `.sock` is a file.
 _LLAMA_LISTENS = r"listening on (?:https?://(?P<host>[\d.]{1,15}|localhost|\[[\da-f:]{2,39}\]):(?P<port>\d{1,5})\b|unix://(?P<socket>\S{1,200}))"
 
-#: Where a port stands that the engine was told, or says that it has.
-_STATED = ("flag", "log")
-
 #: Where KServe and Knative take a container to listen that declares no port, and the servers that take it from PORT.
 _OF_KSERVE = 8080
 _READS_PORT = frozenset({"tgi", "tei"})
 
-#: The servers that show their metrics at the port for requests, and at no other. A TEI that speaks gRPC has one for them (`prometheus.rs`).
-_ONE_PORT = frozenset({"vllm", "sglang", "tgi", "tei", "llama.cpp"})
-
-
 #: What a program prints that has not loaded yet: the server itself may listen only then, after one for metrics.
 _LOADS = r"(?i)\b(?:down)?loading\b|\d{1,3}%\|"
-
-#: Those of these addresses that are only the process' own.
-_LOOPBACK = r"127\.[\d.]+|localhost|\[::1\]"
 
 
 @check(
@@ -106,7 +87,7 @@ _LOOPBACK = r"127\.[\d.]+|localhost|\[::1\]"
         "unning on ",
         "listening on ",
         "Listening at:",
-        *_OF_TF,
+        *OF_TF,
         _OF_STATUS,
         NOT_ASKED,
         NO_HTTP,
@@ -154,7 +135,7 @@ def port_mismatch(pod: Pod, subject: Subject, logs: Logs | None, events: Events 
             yield from _by_log(pod, container, logs, events)
         if container.role != "init" and own is None:
             yield from _by_log(pod, container, logs, events)
-            yield from _unheard(pod, container, logs)
+            yield from unheard(pod, container, logs)
             yield from _by_probe(pod, container, logs)
     yield from _with_tls(pod, subject, logs)
     yield from client_with_tls(pod, logs)
@@ -197,12 +178,12 @@ def _by_log(pod: Pod, container: Container, logs: Logs | None, events: Events | 
     if not stuck or not refused or log is None or ended_by_itself(container, events):
         return
     status = _of_status(log)
-    ports = status or _heard(log)
+    ports = status or heard_ports(log)
     for kind, probe in container.spec.probes.items():
-        asked = _port(container, probe)
+        asked = port_of(container, probe)
         if kind != refused[-1][0] or asked is None or not ports or asked in ports or answered_once(ended, probe):
             continue
-        if _listener(container, asked) or (status and _front_end(container, asked)):
+        if listener(container, asked) or (status and _front_end(container, asked)):
             return
         number, line = next(iter(ports.items()))
         if not status and any(re.search(_LOADS, one.text[:2000]) for one in log.lines(line.number + 1)):
@@ -227,7 +208,7 @@ def _asked_port(container: Container, kind: str, probe: k8s.Probe) -> Evidence:
 def _of_status(log: Log) -> dict[int, Line]:
     """The port at which a worker of Dynamo says that it answers probes."""
     found = log.matching(_STATUS_SERVES, _OF_STATUS, most=2000)
-    return {int(said["port"]): line for line, said in found if not re.fullmatch(_LOOPBACK, said["host"])}
+    return {int(said["port"]): line for line, said in found if not re.fullmatch(LOOPBACK, said["host"])}
 
 
 def _front_end(container: Container, asked: int) -> bool:
@@ -247,71 +228,17 @@ def _told_by_status(container: Container, asked: int, number: int) -> Iterator[F
         yield fixes.set_env(container, _STATUS_PORT, str(asked), text)
 
 
-def _heard(log: Log) -> dict[int, Line]:
-    """The ports at which a program listens by its own log, for others than itself."""
-    found = log.matching(_SERVES, "unning on ", "Listening at:", most=2000)
-    ports = {int(said["port"]): line for line, said in found if not re.fullmatch(_LOOPBACK, said["host"])}
-    return ports | {int(said["port"]): line for line, said in log.matching(_TF_SERVES, *_OF_TF, most=2000)}
-
-
-def _unheard(pod: Pod, container: Container, logs: Logs | None) -> Iterator[Finding]:
-    """The only Service of a ready program, no known engine, that leads to a port which it neither declares nor says that it has.
-
-    Whether it listens there all the same nobody says, so that it is a risk.
-    """
-    services = list(pod.services)
-    log = container.own_log(logs)
-    if not (pod.exists and pod.ready and len(services) == 1) or container.beside or log is None or answered(log):
-        return
-    item, declared = services[0], container.declared_ports
-    heard = _heard(log)
-    ports = {port: line for port, line in heard.items() if port in declared}
-    targets = {p.name or str(p.port): _target(pod, p) for p in cast(k8s.Service, item.typed()).spec.ports}
-    numbers = {number for number in targets.values() if number is not None}
-    meant = dig(item.raw, "spec.clusterIP") != "None" and not any(re.search(_OTHERS, x) for x in (item.name, *targets))
-    if len(ports) != 1 or not numbers or len(numbers) != len(targets) or numbers & declared or not meant:
-        return
-    if any(number in heard or _spoken_of(container, log, number) for number in numbers):
-        return
-    port, line = next(iter(ports.items()))
-    wrong = ", ".join(str(n) for n in sorted(numbers))
-    if _scraped(item, targets) in numbers or any(askers(pod, {item.name}, pod.cluster)):
-        return  # who asks there would be refused, and say so
-    yield Finding(
-        role="risk",
-        summary=f"Service {item.name} sends to port {wrong} of the pod; by its log {container.name} listens on {port}.",
-        evidence=(
-            object_evidence(item, "spec.ports", f"targetPort: {wrong}"),
-            log_evidence(line),
-        ),
-        fix=_retarget(item, len(targets), port),
-    )
-
-
-def _spoken_of(container: Container, log: Log, number: int) -> bool:
-    """Whether a container that is ready may listen at a port: it is told of it, is probed there, or its log names it."""
-    if any(
-        _port(container, probe) == number or (probe.grpc and probe.grpc.port == number)
-        for probe in container.spec.probes.values()
-    ):
-        return True
-    told = [" ".join(text for _, text in container.words)]
-    told += [f"{one.name}={one.value}" for one in container.env.values()]
-    named = rf"(?i)(?:port\w{{0,10}}\W{{1,4}}(?:is )?|[\w\])*]:|\b(?:on|at) ){number}(?!\d)"
-    return any(re.search(named, text) for text in (*told, *(line.text[:2000] for line in log.find(str(number)))))
-
-
 def _by_probe(pod: Pod, container: Container, logs: Logs | None) -> Iterator[Finding]:
     """A program that is no known engine (a frontend, a router), and is ready: it answers at the port of its readiness probe."""
     if phase_of(container.own_log(logs)) is not None:
         return  # an engine that it starts has a port of its own
     probe = container.spec.readiness_probe
-    answers = _port(container, probe) if probe and pod.exists and pod.ready else None
+    answers = port_of(container, probe) if probe and pod.exists and pod.ready else None
     # one that declares no port may answer probes at another than requests
     if probe and answers is not None and container.spec.ports:
         ports = [answers, *(p.container_port for p in container.spec.ports)]
         evidence = pod_evidence(container, f"readinessProbe.{_action(probe)}.port", _written(probe))
-        yield from _pools(pod, container, container.name, ports, evidence)
+        yield from of_pools(pod, container, container.name, ports, evidence)
 
 
 def _of(pod: Pod, engine: Engine, logs: Logs | None, events: Events | None) -> Iterator[Finding | Abstain]:
@@ -330,26 +257,28 @@ def _of(pod: Pod, engine: Engine, logs: Logs | None, events: Events | None) -> I
     yield from _by_kserve(pod, container, engine, port)
     yield from _by_aibrix(pod, container, engine, port)
     yield from _through_sidecar(pod, container, engine, port, logs)
-    yield from _services(pod, container, engine, port, logs)
+    yield from of_services(pod, container, engine, port, logs)
     by_default = port.source == "default" and engine.own_image and engine.found.argv_known and not pod.exists
-    if port.source in _STATED or by_default:
-        yield from _pools(pod, container, engine.title, [port.value, *_further(engine)], port_evidence(container, port))
+    if port.source in STATED or by_default:
+        yield from of_pools(
+            pod, container, engine.title, [port.value, *further_ports(engine)], port_evidence(container, port)
+        )
 
 
 def _probed_elsewhere(
     engine: Engine, port: Setting, kind: str, probe: k8s.Probe, events: Events | None
 ) -> Finding | None:
     """A probe that asks another port than the engine's."""
-    pod, container, asked = engine.pod, engine.container, _port(engine.container, probe)
+    pod, container, asked = engine.pod, engine.container, port_of(engine.container, probe)
     if probe.http_get is not None and probe.http_get.path.startswith(BY_THE_MESH):
         return None
     if asked is None:
         named = kind != "liveness" and re.fullmatch(_NAME_OF_A_PORT, _written(probe))
         unmade = not (pod.exists or pod.completed or pod.lent)
         return _of_no_name(container, kind, probe, port) if named and unmade else None
-    if asked == port.value or (asked in _further(engine) and not _speaks_otherwise(engine, probe, asked)):
+    if asked == port.value or (asked in further_ports(engine) and not _speaks_otherwise(engine, probe, asked)):
         return None
-    other = _listener(container, asked)
+    other = listener(container, asked)
     failing = container.trouble("not-ready", "crashed") is not None
     if not failing and (pod.exists or other):
         return None  # it is ready, so that something answers there, or will be
@@ -396,11 +325,11 @@ def _by_own_word(pod: Pod, engine: Engine, port: Setting, logs: Logs | None, eve
         return None
     found = [(line, said) for line, said in log.matching(_LLAMA_LISTENS, "listening on ", most=2000)]
     # the models of a router listen on the loopback address
-    found = [one for one in found if not re.fullmatch(_LOOPBACK, one[1]["host"] or "")]
+    found = [one for one in found if not re.fullmatch(LOOPBACK, one[1]["host"] or "")]
     kind, event = refused[-1]
     probe = container.spec.probes.get(kind)
-    asked = _port(container, probe) if probe else None
-    if not found or probe is None or asked is None or _listener(container, asked):
+    asked = port_of(container, probe) if probe else None
+    if not found or probe is None or asked is None or listener(container, asked):
         return None
     if any(said["port"] and int(said["port"]) == asked for _, said in found):
         return None  # the other is that of a second server
@@ -443,7 +372,7 @@ def _by_kserve(pod: Pod, container: Container, engine: Engine, port: Setting) ->
         return
     if port.source not in ("flag", "default", "env") or not engine.found.argv_known:
         return
-    if declared and (port.source != "flag" or set(declared) & _further(engine)):
+    if declared and (port.source != "flag" or set(declared) & further_ports(engine)):
         return  # an image of its own may be told the port that it declares
     asks = "" if container.spec.readiness_probe else " and asks there whether it is ready"
     beside = bool(container.spec.readiness_probe) and _service_beside(pod, str(raw["metadata"]["name"]), port)
@@ -476,7 +405,6 @@ def _by_aibrix(pod: Pod, container: Container, engine: Engine, port: Setting) ->
         return
     yield Finding(
         role="risk",
-        severity="warning",
         summary=f"AIBrix' gateway asks {pod.name} at port {told} where a routing strategy is set, "
         f"{f'as its label {AIBRIX_PORT} says' if AIBRIX_PORT in pod.labels else f'for it has no label {AIBRIX_PORT}'}; {engine.title} "
         f"listens on {port.value}.",
@@ -530,7 +458,7 @@ def _through_sidecar(
         line = _refused(sidecar, logs) if asked is None and logs is not None else None
         if line is not None:
             asked = int(line[1])
-        if asked is None or asked == port.value or _listener(container, asked) not in (None, sidecar.name):
+        if asked is None or asked == port.value or listener(container, asked) not in (None, sidecar.name):
             continue
         yield Finding(
             summary=f"{sidecar.name} asks {container.name} at port {asked} whether it is ready; {engine.title} listens on {port.value}.",
@@ -570,128 +498,6 @@ def _port_in(probe: str) -> int | None:
     return port if isinstance(port, int) else None
 
 
-def _services(pod: Pod, container: Container, engine: Engine, port: Setting, logs: Logs | None) -> Iterator[Finding]:
-    for item in pod.services:
-        service = cast(k8s.Service, item.typed())
-        targets = {p.name or str(p.port): _target(pod, p) for p in service.spec.ports}
-        numbers = {number for number in targets.values() if number is not None}
-        if not pod.exists and (found := _of_metrics(pod, container, engine, port, item, targets)):
-            yield found
-            continue
-        if dig(item.raw, "spec.clusterIP") == "None":
-            continue  # its name leads to the pod itself, at whatever port a client asks
-        if not numbers or len(numbers) != len(targets) or port.value in numbers:
-            continue
-        if any(_listener(container, number) for number in numbers) or numbers & _further(engine):
-            continue
-        declared = container.declared_ports
-        if port.value in declared and numbers <= declared:
-            continue  # ports beside the one for requests, for transfers or metrics
-        wrong = ", ".join(str(n) for n in sorted(numbers))
-        sure = port.source in _STATED or port.value in declared
-        # one that is asked may have something else before it in its container
-        asked = answered(container.own_log(logs))
-        # of a server that runs alone in its pod: whoever asks this Service is refused, and no other leads to it
-        alone = sure and not (container.beside or asked) and len(list(pod.services)) == 1
-        refused = pod.exists and pod.ready and alone
-        yield Finding(
-            role="cause" if refused else "risk",
-            severity="warning",
-            summary=f"Service {service.metadata.name} sends to port {wrong} of the pod; {engine.title} listens on {port.value}.",
-            evidence=(
-                object_evidence(item, "spec.ports", f"targetPort: {wrong}"),
-                port_evidence(container, port),
-            ),
-            fix=_retarget(item, len(service.spec.ports), port.value),
-        )
-
-
-def _of_metrics(
-    pod: Pod, container: Container, engine: Engine, port: Setting, item: Item, targets: dict[str, int | None]
-) -> Finding | None:
-    """A Service's port for metrics that leads to a port which nobody opens: these engines show them where they serve."""
-    named = targets.get("metrics") or targets.get("http-metrics")
-    number = named or _scraped(item, targets)
-    taken = pod.declared_ports
-    if number is None or engine.name not in _ONE_PORT or port.source != "flag" or port.value not in targets.values():
-        return None
-    if (
-        number == port.value
-        or number in taken | _further(engine)
-        or container.beside
-        or not engine.found.argv_known
-        or "grpc" in container.spec.image
-        or pod.completed
-        or _sidecar_comes(pod)
-    ):
-        return None
-    return Finding(
-        role="risk" if named else "note",  # a monitor of another kind may ask the right port beside the annotations
-        summary=f"Service {item.name} sends to port {number} for metrics, where nothing listens; {engine.title} has them on {port.value}.",
-        evidence=(
-            object_evidence(item, "spec.ports", f"targetPort: {number}"),
-            port_evidence(container, port),
-        ),
-        fix=fixes.advice(f"Set targetPort to {port.value} in Service/{item.name}, for the port for metrics"),
-    )
-
-
-def _sidecar_comes(pod: Pod) -> bool:
-    """Whether AIBrix adds its runtime, which shows metrics of its own (pkg/webhook/deployment_webhook.go)."""
-    owner = pod.template_of
-    return owner is not None and "model.aibrix.ai/sidecar-injection" in owner.annotations
-
-
-def _scraped(item: Item, targets: dict[str, int | None]) -> int | None:
-    """The port of the pods that a Service's annotations tell Prometheus to scrape, where the Service leads there as well."""
-    told = (
-        item.annotations.get("prometheus.io/port") if item.annotations.get("prometheus.io/scrape") == "true" else None
-    )
-    return next((number for number in targets.values() if number is not None and str(number) == told), None)
-
-
-def _pools(pod: Pod, container: Container, title: str, ports: list[int], evidence: Evidence) -> Iterator[Finding]:
-    """An InferencePool sends to ports of the pod by their numbers, whatever Service there is; the first is that for requests."""
-    if container.beside:
-        return
-    for pool in pod.pools:
-        numbers = target_ports(pool)
-        if not numbers or numbers & set(ports):
-            continue
-        right = ports[0]
-        wrong = ", ".join(str(n) for n in sorted(numbers))
-        field = "targetPorts" if rows(pool.raw, "spec.targetPorts") else "targetPortNumber"
-        value = [{"number": right}] if field == "targetPorts" else right
-        yield Finding(
-            role="cause" if pod.exists and pod.ready else "risk",
-            severity="warning",
-            summary=f"InferencePool {pool.name} sends to port {wrong} of the pod; {title} listens on {right}.",
-            evidence=(object_evidence(pool, f"spec.{field}", wrong), evidence),
-            fix=fixes.set_field(pool, f"/spec/{field}", value, f"Set {field} to {right} in InferencePool/{pool.name}"),
-        )
-        return
-
-
-def _retarget(item: Item, ports: int, port: object) -> Fix:
-    summary = f"Set targetPort to {port} in Service/{item.name}"
-    if ports > 1:
-        return fixes.advice(f"{summary}, for the port that requests come in at")
-    return fixes.set_field(item, "/spec/ports/0/targetPort", port, summary)
-
-
-def _further(engine: Engine) -> set[int]:
-    """The ports that the engine opens beside the one for requests: for metrics, gRPC, health, transfers, ranks."""
-    settings = {**engine.found.defaults, **engine.found.settings}.values()
-    ports = {s.value for s in settings if s.name.endswith("_port") and isinstance(s.value, int)}
-    # where its ranks meet, at a host that a script may learn when it runs
-    words = " ".join(text for _, text in engine.container.words)
-    met = re.findall(r"--(?:dist|nccl)-init-addr[= ]\S{0,200}?:(\d{1,5})\b", words)
-    # Triton's endpoints for SageMaker and Vertex AI (command_line_parser.cc)
-    if engine.name == "triton" and re.search(r"--allow-(?:sagemaker|vertex-ai)\b(?![= ](?i:0|false))", words):
-        met += re.findall(r"--(?:sagemaker|vertex-ai)-port[= ](\d{1,5})\b", words) or ["8080"]
-    return ports | {int(port) for port in met}
-
-
 def _speaks_otherwise(engine: Engine, probe: k8s.Probe, asked: int) -> bool:
     """Whether an HTTP probe asks a port of Triton's that answers no health path: gRPC, or the metrics alone."""
     if engine.name != "triton" or probe.http_get is None:
@@ -699,17 +505,6 @@ def _speaks_otherwise(engine: Engine, probe: k8s.Probe, asked: int) -> bool:
     return asked == engine.value("grpc_port") or (
         asked == engine.value("metrics_port") and probe.http_get.path.startswith("/v2/")
     )
-
-
-def _target(pod: Pod, port: k8s.ServicePort) -> int | None:
-    """The number that a Service port leads to in the pod."""
-    numbers = (container.port_number(port.target_port or port.port) for container in pod.containers)
-    return next((number for number in numbers if number is not None), None)
-
-
-def _port(container: Container, probe: k8s.Probe) -> int | None:
-    action = probe.http_get or probe.tcp_socket
-    return container.port_number(action.port) if action else None
 
 
 def _action(probe: k8s.Probe) -> str:
@@ -721,16 +516,10 @@ def _written(probe: k8s.Probe) -> str:
     return str(action.port) if action else ""
 
 
-def _listener(container: Container, port: int) -> str | None:
-    """Another container of the pod that declares the port."""
-    declaring = (c.name for c in container.beside if port in c.declared_ports)
-    return next(declaring, None)
-
-
 def _fix(container: Container, kind: str, probe: k8s.Probe, port: int) -> Fix:
     """Let the probe ask the right port, and whichever others ask the same wrong one."""
-    asked = _port(container, probe)
-    same = {k: p for k, p in container.spec.probes.items() if k == kind or (asked and _port(container, p) == asked)}
+    asked = port_of(container, probe)
+    same = {k: p for k, p in container.spec.probes.items() if k == kind or (asked and port_of(container, p) == asked)}
     if (renumbered := _of_its_name(container, same, port)) is not None:
         return renumbered
     operations = [

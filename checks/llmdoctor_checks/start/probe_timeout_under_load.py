@@ -3,7 +3,6 @@
 import math
 import re
 from collections.abc import Iterator
-from datetime import datetime
 from itertools import islice
 from typing import Any
 
@@ -16,13 +15,11 @@ from kubectl_llmdoctor.api import (
     Engine,
     Event,
     Events,
-    Evidence,
     Finding,
     Fix,
     Line,
     Log,
     Logs,
-    Phase,
     Pod,
     Subject,
     check,
@@ -34,8 +31,6 @@ from kubectl_llmdoctor.api import (
     k8s,
     log_evidence,
     log_of,
-    looks_like_error,
-    parse_time,
     phase_of,
     pod_evidence,
     probe_kills,
@@ -46,21 +41,26 @@ from kubectl_llmdoctor.api import (
     stopped_at,
 )
 from llmdoctor_checks._listening import listens
-from llmdoctor_checks._load import last_load, works
-from llmdoctor_checks._no_token import UNHEALTHY, ended_silent, runs_silent
+from llmdoctor_checks._load import last_load
+from llmdoctor_checks._no_token import UNHEALTHY, ended_silent
 from llmdoctor_checks._nobody_left import LITERALS as NOBODY_LEFT
 from llmdoctor_checks._sandbox import ended_together, node_came_back
 from llmdoctor_checks.start import _dropped
 from llmdoctor_checks.start._probes import came_up, failures
-
-#: The kubelet's words for a probe that got no answer in time, as opposed to a refused connection or an error.
-_SLOW = ("context deadline exceeded", "Client.Timeout exceeded", "command timed out", "i/o timeout", "timed out after")
+from llmdoctor_checks.start._readiness_late import (
+    ANSWERED_200,
+    ANSWERED_503,
+    LONG_SECONDS,
+    PATIENT_SECONDS,
+    SLOW,
+    no_answer,
+    probe_evidence,
+    taken_out,
+    unready_program,
+)
 
 #: The variable for how many seconds SGLang's health check waits for a token.
 _HEALTH_WAITS = "SGLANG_HEALTH_CHECK_TIMEOUT"
-
-#: The release whose `/health` computes a token as `/health_generate` does; and how many failures are no chance.
-_HEALTH_COMPUTES, _SEVERAL = "0.5.0", 3
 
 #: What Text Generation Inference prints when it refuses requests, as many wait as it allows; its `/health` then answers 503, too.
 _OVERLOADED = "Model is overloaded"
@@ -71,44 +71,23 @@ _WORKED = r"\b(?:Prefill|Decode) batch\b|\"POST /\S+ HTTP/1\.1\" 200\b"
 #: What Istio's agent prints of a probe that it passes on (`pilot-agent/status/server.go`), and answers 500 to.
 _PASSED_ON = "Request to probe app failed: "
 
-#: How uvicorn and gunicorn log these answers.
-_ANSWERED_503, _ANSWERED_200 = expression(r'HTTP/1\.[01]" 503\b'), expression(r'HTTP/1\.[01]" 200\b')
-
 #: What makes a probe a request of its own, which waits in the queue behind all others.
 _GENERATES = expression(r"/v1/(?:chat/)?completions\b|/generate\b|/health_generate\b|/api/(?:generate|chat)\b")
 
 #: How vLLM says that a request waits for a kernel to be compiled (`jit_monitor.py`), and for how long it may answer nobody else then.
 _COMPILES, _COMPILING_SECONDS = "JIT compilation during inference: ", 300
 
-#: The last answer of a program that works on stands among so many last lines.
-_BELOW = 20
-
 #: What kept it from answering stands among so many last lines.
 _AT_LAST = 100
-
-#: Where SGLang's `health_generate` stands; without SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION `/health` answers at once.
-_COMPUTED = ("/health", "/health_generate")
 
 #: So long an event is there in any case: API servers keep them for an hour, some clouds' for less.
 _KEPT_SECONDS = 900
 
-#: How long before a probe that got no answer another one's answer may lie.
-_RECENT_SECONDS = 120
-
 #: A probe that allows less than this in all may be missed by a healthy server during one long step.
 _SHORTEST_SECONDS = 5
 
-#: So often has a probe got no answer that it is no hesitation, and so many seconds ago the server came back.
-_OFTEN, _LATELY = 10, 900
-
-#: A server that works answers a probe within this time.
-_PATIENT_SECONDS = 10
-
 #: So long may a server that is only busy leave a probe without an answer.
 _MINUTE = 60
-
-#: Without a log: who ran so long had come up, and lost its answers later.
-_LONG_SECONDS = 1800
 
 #: An instance that lives so many times as long as its liveness probe is patient with one that never answers has answered it.
 _OUTLIVED = 2
@@ -194,7 +173,7 @@ def probe_timeout_under_load(
             yield found
             return
     for engine in subject.engines(pod):
-        if events is not None and (found := _taken_out(pod, engine, events, logs)) is not None:
+        if events is not None and (found := taken_out(pod, engine, events, logs)) is not None:
             yield found
             return
         if found := _dropped.dropped(pod, engine, cluster, logs):
@@ -202,7 +181,7 @@ def probe_timeout_under_load(
             return
         yield from _risk(pod, engine)
     if events is not None and logs is not None and not subject.engines(pod):
-        yield from islice(filter(None, (_unready_program(pod, c, events, logs) for c in pod.containers)), 1)
+        yield from islice(filter(None, (unready_program(pod, c, events, logs) for c in pod.containers)), 1)
 
 
 def _of_serve(pod: Pod, logs: Logs) -> Finding | None:
@@ -300,7 +279,7 @@ def _restarted(pod: Pod, ending: Ending, events: Events, logs: Logs | None) -> F
     probe = container.spec.probes.get(which)
     why = _why_late(probe, log, told, logs)
     failed = [event for kind, event in failures(container, events) if kind == which]
-    slow = [event for event in failed if _no_answer(event) or why.stands_for(event)]
+    slow = [event for event in failed if no_answer(event) or why.stands_for(event)]
     phase = phase_of(log)
     sure = served(log) and slow[-1:] == failed[-1:] if which == "startup" else _was_up(ending, probe, which, log, told)
     listened = None if sure or phase is not None else _listened(container, which, failed, slow, logs)
@@ -313,7 +292,7 @@ def _restarted(pod: Pod, ending: Ending, events: Events, logs: Logs | None) -> F
         confidence="possible" if listened else "likely",
         summary=f"The kubelet restarted {container.name}{span}: it was up and {_lacked(slow[-1], which, probe, why)}.",
         evidence=(
-            *_evidence(pod, probe, [event_evidence(e, pod.cluster) for e in (slow[-1], killed[-1][1])], which),
+            *probe_evidence(pod, probe, [event_evidence(e, pod.cluster) for e in (slow[-1], killed[-1][1])], which),
             pod_evidence(pod, ending.path, ending.text),
             *((log_evidence(said),) if said else ()),
         ),
@@ -334,7 +313,7 @@ def _stopped_while_well(pod: Pod, ending: Ending, events: Events | None, logs: L
     What the probe got is not known, as the events that would say it have expired. It was no server that stood still: it obeyed at once.
     """
     container, probe, log = ending.container, ending.container.spec.liveness_probe, log_of(ending, logs)
-    if log is None or probe is None or probe.timeout_seconds >= _PATIENT_SECONDS or probe.tcp_socket is not None:
+    if log is None or probe is None or probe.timeout_seconds >= PATIENT_SECONDS or probe.tcp_socket is not None:
         return None  # the kernel takes a connection while the server does not get to it
     if not container.restarts or ending.code not in (0, 143) or pod.obj.metadata.deletion_timestamp:
         return None
@@ -355,7 +334,7 @@ def _stopped_while_well(pod: Pod, ending: Ending, events: Events | None, logs: L
         summary=f"{container.name} was up when it was told to stop{span}: {who} had failed {probe.failure_threshold} times, which allows "
         f"{say_seconds(probe.timeout_seconds)} for an answer; the log shows nothing that had gone wrong{expired}.",
         evidence=(
-            *_evidence(pod, probe, [event_evidence(kills[-1][1], pod.cluster)] if kills else []),
+            *probe_evidence(pod, probe, [event_evidence(kills[-1][1], pod.cluster)] if kills else []),
             pod_evidence(pod, ending.path, ending.text),
             log_evidence(line),
         ),
@@ -413,13 +392,8 @@ def _passed_on(probe: k8s.Probe | None, logs: Logs | None) -> Line | None:
     path = probe.path if probe is not None else ""
     asked = f"original URL path = {path}"
     told = [x for x in logs.find(_PASSED_ON) if x.text.rstrip().endswith(asked)] if logs and path else []
-    late = [x for x in told if any(words in x.text for words in _SLOW)]
+    late = [x for x in told if any(words in x.text for words in SLOW)]
     return late[-1] if late and len(late) == len(told) else None
-
-
-def _no_answer(event: Event) -> bool:
-    """Whether the kubelet waited in vain, and was not told anything."""
-    return any(words in event.message for words in _SLOW)
 
 
 def _was_up(ending: Ending, probe: k8s.Probe | None, which: str, log: Log | None, told: Log | None) -> bool:
@@ -428,16 +402,16 @@ def _was_up(ending: Ending, probe: k8s.Probe | None, which: str, log: Log | None
         return True
     if log is None and _outlived(ending, probe, which) and _answered_well(told, probe):
         return True
-    return phase_of(log) is None and ((ending.seconds or 0) >= _LONG_SECONDS or _answered_well(log, probe))
+    return phase_of(log) is None and ((ending.seconds or 0) >= LONG_SECONDS or _answered_well(log, probe))
 
 
 def _lacked(last: Event, which: str, probe: k8s.Probe | None, why: _Late) -> str:
     """What the probe did not get, in words."""
-    if why.busy and not _no_answer(last):
+    if why.busy and not no_answer(last):
         return "what its probe asks answered 503 now and then, and 200 again after that, while it answered requests: it was busy"
-    if why.full and not _no_answer(last):
+    if why.full and not no_answer(last):
         return "its health check answered 503 while its queue was full"
-    if why.token and not _no_answer(last):
+    if why.token and not no_answer(last):
         waited = why.token.text.partition(UNHEALTHY)[2].split(".")[0]
         return f"did not answer within the {waited} that SGLang's health check allows for a token"
     if probe is None:
@@ -453,20 +427,20 @@ def _well_again(log: Log, probe: k8s.Probe | None) -> Line | None:
     """
     path = probe.path if probe is not None else ""
     asked = list(log.find(f'"GET {path} HTTP/1')) if path else []
-    well = [x.number for x in asked if _ANSWERED_200.search(x.text[:2000])]
-    busy = [x for x in asked if well and x.number > well[0] and _ANSWERED_503.search(x.text[:2000])]
+    well = [x.number for x in asked if ANSWERED_200.search(x.text[:2000])]
+    busy = [x for x in asked if well and x.number > well[0] and ANSWERED_503.search(x.text[:2000])]
     if not busy or busy[0].number > well[-1]:
         return None
     since = next((x.number for x in busy if x.number > well[-1]), busy[0].number)
     posted = (x for x in log.find('"POST /') if x.number > since)
-    return busy[-1] if any(_ANSWERED_200.search(x.text[:2000]) for x in posted) else None
+    return busy[-1] if any(ANSWERED_200.search(x.text[:2000]) for x in posted) else None
 
 
 def _answered_well(log: Log | None, probe: k8s.Probe | None) -> bool:
     """Whether a log of access, as uvicorn and gunicorn write it, shows a good answer to what a probe asks."""
     path = probe.path if probe is not None else ""
     asked = log.find(f'"GET {path} HTTP/1') if log is not None and path else ()
-    return any(_ANSWERED_200.search(line.text[:2000]) for line in asked)
+    return any(ANSWERED_200.search(line.text[:2000]) for line in asked)
 
 
 def _no_token(log: Log | None) -> Line | None:
@@ -515,213 +489,6 @@ def _fix_of_full(pod: Pod, pointer: str, probe: k8s.Probe | None) -> Iterator[Fi
         )
 
 
-def _taken_out(pod: Pod, engine: Engine, events: Events, logs: Logs | None) -> Finding | None:
-    found = _unready(pod, engine, events, logs)
-    return found or (_flaps(pod, engine, events, logs) if logs is not None else None)
-
-
-def _unready(pod: Pod, engine: Engine, events: Events, logs: Logs | None) -> Finding | None:
-    """A readiness probe that gets no answer in time from a server of which something shows that it works."""
-    container, probe = engine.container, engine.container.spec.readiness_probe
-    trouble, late = container.trouble("not-ready"), _late(container, events)
-    log = container.own_log(logs)
-    phase = phase_of(log)
-    if runs_silent(log, pod.cluster.now) is not None:
-        return None  # it is not busy, it stands still
-    if late is None or trouble is None or probe is None or (phase is not None and phase.name != "serving"):
-        return None
-    if log is None or logs is None:
-        return _never_in_time(pod, engine, probe, late)
-    why, shown = _shown_at_work(pod, engine, probe, logs, phase, late)
-    if shown is None or _broke_off(shown):
-        return None
-    return Finding(
-        summary=f"{pod.name} counts as not ready because {container.name} does not answer within the "
-        f"{say_seconds(probe.timeout_seconds)} that its readiness probe allows; {why}.",
-        evidence=(event_evidence(late, pod.cluster), log_evidence(shown), *_evidence(pod, probe, [], "readiness")),
-        explains=("not-ready",),
-        fix=_readiness_fix(pod, container, probe, _late_too(container, events, trouble.since)),
-        order=shown.order,
-    )
-
-
-def _unready_program(pod: Pod, container: Container, events: Events, logs: Logs) -> Finding | None:
-    """The same of a program that is no engine (a proxy before engines): its log of access ends with requests that it answered well."""
-    trouble, probe, late = container.trouble("not-ready"), container.spec.readiness_probe, _late(container, events)
-    log, now = container.own_log(logs), pod.cluster.now
-    if trouble is None or probe is None or late is None or log is None or probe.timeout_seconds >= _PATIENT_SECONDS:
-        return None
-    posted = list(log.find('"POST /'))
-    well = [line for line in posted if _ANSWERED_200.search(line.text[:2000])]
-    if not well or well[-1] is not posted[-1] or len(log) - well[-1].number > _BELOW:
-        return None
-    shown = well[-1]
-    # its readiness may hang on what it then says that it misses, such as a database
-    if _broke_off(shown) or any(looks_like_error(line.text) for line in log.lines(shown.number + 1)):
-        return None
-    ago = seconds_ago(shown, now)
-    if ago is not None and (
-        now is None or late.last is None or ago > (now - late.last).total_seconds() + _RECENT_SECONDS
-    ):
-        return None
-    return Finding(
-        confidence="likely" if ago is not None else "possible",
-        summary=f"{pod.name} counts as not ready because {container.name} does not answer within the "
-        f"{say_seconds(probe.timeout_seconds)} that its readiness probe allows; it answered {count_of(len(well), 'request')} with 200.",
-        evidence=(event_evidence(late, pod.cluster), log_evidence(shown), *_evidence(pod, probe, [], "readiness")),
-        explains=("not-ready",),
-        fix=_readiness_fix(pod, container, probe, _late_too(container, events, trouble.since)),
-        order=shown.order,
-    )
-
-
-def _late(container: Container, events: Events) -> Event | None:
-    """The last failure of the readiness probe since the container is not ready, where it got no answer in time."""
-    trouble = container.trouble("not-ready")
-    since = trouble.since if trouble else None
-    failed = [event for kind, event in failures(container, events) if kind == "readiness" and _in(event, since)]
-    return failed[-1] if failed and _no_answer(failed[-1]) else None
-
-
-def _broke_off(shown: Line) -> bool:
-    """Whether a program said after a line that something failed, or that it ends: what stands still, or has died, says no more."""
-    rest = shown.log.lines(shown.number + 1)
-    return any(text in line.text for line in rest for text in ("Traceback (most recent call last)", "Shutting down"))
-
-
-def _late_too(container: Container, events: Events, since: datetime | None) -> k8s.Probe | None:
-    """The liveness probe where it gets no answer in time either: it kills the server next."""
-    late = [e for kind, e in failures(container, events) if kind == "liveness" and _in(e, since) and _no_answer(e)]
-    return container.spec.liveness_probe if late else None
-
-
-def _flaps(pod: Pod, engine: Engine, events: Events, logs: Logs) -> Finding | None:
-    """A busy server that is ready again, after its readiness probe, which got no answer in time, had taken it out of its Services."""
-    container, probe, now = engine.container, engine.container.spec.readiness_probe, pod.cluster.now
-    ready, started = pod.condition("Ready"), container.started
-    since = parse_time(ready.last_transition_time) if ready else None
-    if not pod.ready or probe is None or now is None or since is None or started is None or container.restarts:
-        return None
-    if probe.timeout_seconds >= _PATIENT_SECONDS:
-        return None  # a server that only has much to do answers within that
-    # it was not its start that made it ready, and it is not long ago
-    if (since - started).total_seconds() < _LONG_SECONDS or (now - since).total_seconds() > _LATELY:
-        return None
-    failed = [event for kind, event in failures(container, events) if kind == "readiness" and _in(event, started)]
-    slow = [event for event in failed if _no_answer(event) and event.last is not None and event.last <= since]
-    times, said = sum(event.count for event in slow), last_load(container, logs)
-    last = slow[-1].last if slow else None
-    if times < _OFTEN or slow[-1] is not failed[-1] or last is None or (since - last).total_seconds() > _RECENT_SECONDS:
-        return None
-    if not said or not said[-1].running or not works(pod, said) or _came_up_after(last, said[-1].line.log, now):
-        return None
-    return Finding(
-        severity="warning",
-        summary=f"{pod.name} was taken out of its Services and is ready again for {say_seconds((now - since).total_seconds())}: "
-        f"{container.name} did not answer its readiness probe within {say_seconds(probe.timeout_seconds)}, {times} times so far, while "
-        f"it works, with {said[-1].running} requests running and {said[-1].waiting} waiting.",
-        evidence=(
-            event_evidence(slow[-1], pod.cluster),
-            log_evidence(said[-1].line),
-            *_evidence(pod, probe, [], "readiness"),
-        ),
-        explains=("not-ready", "http-5xx"),
-        fix=_readiness_fix(pod, container, probe),
-        order=said[-1].line.order,
-    )
-
-
-def _came_up_after(failure: datetime, log: Log, now: datetime) -> bool:
-    """Whether a log shows a start that ended after a failure of the probe, so that the server was then ready for the first time."""
-    phase = phase_of(log)
-    if phase is None or phase.name != "serving":
-        return False
-    since = (seconds_ago(line, now) for line in log.lines(phase.line.number))
-    up = next((seconds for seconds in since if seconds is not None), None)
-    return up is not None and up < (now - failure).total_seconds()
-
-
-def _readiness_fix(pod: Pod, container: Container, probe: k8s.Probe, liveness: k8s.Probe | None = None) -> Fix:
-    """More time for an answer, and for the liveness probe as well where that does not get one either."""
-    seconds = max(_PATIENT_SECONDS, 2 * probe.timeout_seconds, liveness.timeout_seconds if liveness else 0)
-    wanted = [("readiness", max(3, probe.failure_threshold))]
-    if liveness is not None:
-        wanted.append(("liveness", max(6, liveness.failure_threshold)))
-    return fixes.patch(
-        pod,
-        f"Have the {' and the '.join(which for which, _ in wanted)} probe wait {seconds} s for an answer",
-        [
-            {"op": "add", "path": f"{container.pointer}/{which}Probe/{field}", "value": value}
-            for which, times in wanted
-            for field, value in (("timeoutSeconds", seconds), ("failureThreshold", times))
-        ],
-    )
-
-
-def _shown_at_work(
-    pod: Pod, engine: Engine, probe: k8s.Probe, logs: Logs, phase: Phase | None, failure: Event
-) -> tuple[str, Line | None]:
-    """In words, why the server works though its probe fails, and the line that shows it; None where none does.
-
-    Of a log that no longer has the start, only what the engine says of its load does.
-    """
-    said = last_load(engine.container, logs)
-    if said and said[-1].running:
-        last = said[-1]
-        why = f"it is up and works, with {last.running} requests running and {last.waiting} waiting"
-        return why, last.line if works(pod, said) else None
-    if phase is None:
-        return "", None
-    if _computes(engine, probe, phase.line.log):
-        why = "SGLang computes a token for it and looks for that after one second, so that no answer comes sooner"
-        return why, phase.line
-    return "it is up, and answered others like it with 200", _answered(pod, probe, phase.line.log, failure)
-
-
-def _never_in_time(pod: Pod, engine: Engine, probe: k8s.Probe, slow: Event) -> Finding | None:
-    """A readiness probe that cannot be answered in time, of a server whose log nobody read: it takes the connection and answers late."""
-    if not _computes(engine, probe) or engine.at_least(_HEALTH_COMPUTES) is not True or slow.count < _SEVERAL:
-        return None
-    return Finding(
-        summary=f"{pod.name} counts as not ready because {engine.container.name} does not answer within the "
-        f"{say_seconds(probe.timeout_seconds)} that its readiness probe allows: SGLang computes a token for it and looks for that after "
-        "one second, so that no answer comes sooner.",
-        evidence=(event_evidence(slow, pod.cluster), *_evidence(pod, probe, [], "readiness")),
-        explains=("not-ready",),
-        fix=_readiness_fix(pod, engine.container, probe),
-    )
-
-
-def _computes(engine: Engine, probe: k8s.Probe, log: Log | None = None) -> bool:
-    """Whether the probe asks SGLang for a token and allows a second, which nothing can keep (`http_server.py`, `health_generate`)."""
-    path = probe.path
-    switch = engine.container.env.get("SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION")
-    off = path == "/health" and switch is not None and str(switch.value).lower() in ("0", "false", "no", "n")
-    return (
-        engine.name == "sglang"
-        and path in _COMPUTED
-        and probe.timeout_seconds == 1
-        and not off
-        and not (log is not None and log.holds(UNHEALTHY))
-    )
-
-
-def _answered(pod: Pod, probe: k8s.Probe, log: Log, slow: Event) -> Line | None:
-    """The last answer to what the probe asks, where it was given shortly before a probe that got none, or after it."""
-    now = pod.cluster.now
-    if probe.http_get is None or slow.last is None or now is None:
-        return None
-    asked = f'"GET {probe.http_get.path} HTTP/1.1" 200'
-    line = log.last(asked)
-    ago = seconds_ago(line, now) if line else None
-    return line if ago is not None and 0 <= ago <= (now - slow.last).total_seconds() + _RECENT_SECONDS else None
-
-
-def _in(event: Event, since: datetime | None) -> bool:
-    """Whether an event is of the instance that started then."""
-    return event.last is None or since is None or event.last >= since
-
-
 def _risk(pod: Pod, engine: Engine) -> Iterator[Finding]:
     """A liveness probe that a queue of requests, or one slow answer, fails."""
     container, probe = engine.container, engine.container.spec.liveness_probe
@@ -748,7 +515,7 @@ def _risk(pod: Pod, engine: Engine) -> Iterator[Finding]:
     yield Finding(
         role="risk",
         summary=f"{what}, and {engine.title} loads its model again.",
-        evidence=tuple(_evidence(pod, probe, []))
+        evidence=tuple(probe_evidence(pod, probe, []))
         + ((pod_evidence(container, "livenessProbe", " ".join(path.split())),) if asked else ()),
         fixes=tuple(_health_fix(pod, engine, probe) if asked else _fixes(pod, container.pointer, probe)),
     )
@@ -769,13 +536,6 @@ def _health_fix(pod: Pod, engine: Engine, probe: k8s.Probe) -> Iterator[Fix]:
     if probe.initial_delay_seconds:
         value["initialDelaySeconds"] = probe.initial_delay_seconds
     yield fixes.set_probe(engine.container, "livenessProbe", value, f"Have the liveness probe ask {path}")
-
-
-def _evidence(pod: Pod, probe: k8s.Probe | None, quoted: list[Evidence], which: str = "liveness") -> Iterator[Evidence]:
-    yield from quoted
-    if probe:
-        numbers = f"periodSeconds: {probe.period_seconds}, timeoutSeconds: {probe.timeout_seconds}"
-        yield pod_evidence(pod, f"{which}Probe", f"{numbers}, failureThreshold: {probe.failure_threshold}")
 
 
 def _fixes(

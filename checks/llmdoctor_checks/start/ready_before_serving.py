@@ -430,7 +430,6 @@ def _elsewhere_probed(pod: Pod, logs: Logs) -> Iterator[Finding]:
         if came or answered(client.log, after=client.number):
             continue
         yield Finding(
-            confidence="likely",
             summary=f"{pod.name} counts as ready by port {_port_probed(container) or min(probed)}, and nobody listens on port {port} yet, "
             f"which {container.name} declares as well: {client.log.pod} was turned away there.",
             evidence=(log_evidence(client), _readiness(container)),

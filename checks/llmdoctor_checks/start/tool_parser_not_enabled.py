@@ -187,7 +187,6 @@ def _seen_by_clients(pod: Pod, engine: Engine, cluster: Cluster) -> Finding | No
         return None
     family = parser_among(engine.checkpoint.rstrip("/").rpartition("/")[2], list(able))
     return Finding(
-        severity="warning",
         confidence="likely" if family else "possible",
         summary=f"{line.log.pod} gets tool calls as text, with status 200: {engine.container.name} has the parser {parser.value}, and the "
         f"model writes them as {able[0]} reads them.",
@@ -214,8 +213,6 @@ def _of_another_family(engine: Engine, logs: Logs | None) -> Finding | None:
     if re.search(rf"(?<![a-z0-9]){re.escape(str(parser.value))}(?![a-z0-9.]*\d)", called):
         return None
     return Finding(
-        severity="warning",
-        confidence="likely",
         summary=f"The parser {parser.value} of {engine.container.name or engine.title} failed on {count_of(len(failed), 'answer')}: "
         f"{engine.checkpoint} writes tool calls as {right} reads them. They come as text, with status 200.",
         evidence=(log_evidence(failed[-1]), setting_evidence(engine.container, parser)),

@@ -112,7 +112,6 @@ def _pulling(pod: Pod, event: Event, name: str) -> Finding | None:
     if option := _ASYNC.get(driver):
         advice = f"Set {option} (30m) for the node plugin of {driver}, which then pulls on meanwhile; or bring {what} to a claim"
     return Finding(
-        confidence="likely",
         summary=f"The kubelet of {node} waits two minutes for the mount of volume {name}, and {driver} pulls {what} in that time: "
         "where the pull takes longer it is cut off and begins anew.",
         evidence=(event_evidence(event, pod.cluster),),

@@ -85,7 +85,6 @@ def _silent(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     orphans = " It went on with requests whose clients had gone." if found.orphan else ""
     return Finding(
         role="symptom" if pod.ready else "cause",
-        confidence="likely",
         summary=f"{engine.at} {what} computed nothing for {say_seconds(found.seconds)}, as its own health check says, which asks for a "
         f"token and got none; the server in front of it was up.{orphans}",
         evidence=(log_evidence(found.last), *((log_evidence(found.orphan),) if found.orphan else ()), *shown),
