@@ -166,7 +166,7 @@ def gpu_count_mismatch(
         return
     workers = _workers(pod, engine)
     if workers is None:
-        told = explicit and not any(name in engine.found.unresolved for name in _SIZES)
+        told = explicit and not any(name in engine.found.unresolved for name in SIZES)
         whose = "what the image's own entrypoint adds to the parallel sizes is" if told else "the parallel sizes are"
         yield Abstain(reason=f"{whose} not known")
     elif _grouped(pod, engine, subject):
