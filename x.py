@@ -1,3 +1,0 @@
-s2 = """
-import shlex
-"""
