@@ -84,7 +84,7 @@ def _rules() -> Iterator[AccessRow]:
     yield rule("services/proxy", "get", "Prometheus, reached through the API server: load and latency over time")
     yield rule("pods/proxy", "get", "the engines' own ports: metrics, health, the models that they serve")
     yield rule("nodes", "get list", "GPUs, pressure, taints: why a pod is Pending", namespaced=False)
-    yield rule("services (all namespaces)", "list", "finding Prometheus", namespaced=False)
+    yield rule("services (all namespaces)", "list", "finding Prometheus, and where DNS answers", namespaced=False)
     yield rule("pods (all namespaces)", "list", "who holds the GPUs of a node", namespaced=False)
     yield rule("daemonsets (all namespaces)", "list", "what keeps a device plugin off a node", "apps", namespaced=False)
     yield rule("namespaces", "get list", "affinity to the pods of certain namespaces", namespaced=False)

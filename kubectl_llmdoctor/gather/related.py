@@ -249,6 +249,16 @@ def selects_namespaces(pod: Json) -> bool:
     return any(term.get("namespaceSelector") for term in terms)
 
 
+_DNS_PORT = 53
+
+
+def names_dns_servers(policy: Json) -> bool:
+    """Whether it is a NetworkPolicy that lets pods ask for names at certain addresses."""
+    rules = _spec(policy).get("egress") or () if policy.get("kind") == "NetworkPolicy" else ()
+    asking = (rule for rule in rules if any(port.get("port") == _DNS_PORT for port in rule.get("ports") or ()))
+    return any(peer.get("ipBlock") for rule in asking for peer in rule.get("to") or ())
+
+
 #: How images and DaemonSets are called that offer devices or discover them: GPUs, EFA, RDMA, SR-IOV.
 _DEVICE_DAEMONS = expression(
     r"device-?plugin|intel-[gn]pu-plugin|rdma-shared-d|kubelet-?plugin|node-feature-discovery|nfd-"

@@ -31,6 +31,8 @@ _WORLD = r"\.(?:com|net|org|io|ai|dev|co|de|local|internal|lan|home|cloud|app|xy
 #: Of access logs: how much of them is looked at from the end, and a client's address.
 _TAIL_CHARS = 1 << 16
 _ADDRESS = r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.])"
+#: vLLM's word for a name that it does not serve (entrypoints/openai/serving_engine.py).
+_NO_MODEL = " does not exist."
 
 
 #: Of the proxies of a gateway, or the engines of the other side, so many say what the others would.
@@ -83,12 +85,17 @@ def cluster_of(objects: Iterable[Json]) -> Cluster:
 def refs(cluster: Cluster, pods: list[Json]) -> list[PodRef]:
     """The pods as Prometheus is asked about them, then their replicas: how those do says what is wrong with these."""
     explained = _pods(cluster, pods)
-    owners = {id(_top(cluster, pod)) for pod in explained} - {id(None)}
-    names = {(pod.namespace, pod.name) for pod in explained}
-    others = [Pod.of(item, cluster) for item in cluster.items("Pod") if (item.namespace, item.name) not in names]
-    replicas = [pod for pod in others if id(_top(cluster, pod)) in owners]
     room = max(PODS - len(explained), 0)
-    return [_ref(cluster, pod, engines_of(pod, Logs([]))) for pod in (*explained, *replicas[:room])]
+    every = (*explained, *_replicas(cluster, explained)[:room])
+    return [_ref(cluster, pod, engines_of(pod, Logs([]))) for pod in every]
+
+
+def _replicas(cluster: Cluster, pods: list[Pod]) -> list[Pod]:
+    """The other pods of what owns these."""
+    owners = {id(_top(cluster, pod)) for pod in pods} - {id(None)}
+    names = {(pod.namespace, pod.name) for pod in pods}
+    others = (Pod.of(item, cluster) for item in cluster.items("Pod") if (item.namespace, item.name) not in names)
+    return [pod for pod in others if id(_top(cluster, pod)) in owners]
 
 
 def served(cluster: Cluster, pods: list[Json]) -> list[Served]:
@@ -118,6 +125,19 @@ def askers(cluster: Cluster, pods: list[Json]) -> list[Json]:
     near = [pod for name, pod in sorted(found.items()) if name not in mine]
     far = [pod for name, pod in sorted(further.items()) if name not in mine and name not in found]
     return [pod.item.raw for pod in (*near, *far) if pod.item is not None]
+
+
+def knowing_adapters(objects: Iterable[Json], pods: list[Json], logs: Iterable[LogText]) -> list[Json]:
+    """Replicas of those of these pods that take LoRA adapters and do not know a model for which they are asked: which adapters were
+    loaded into a server while it ran stands in its log alone.
+    """
+    in_vain = {(log.namespace, log.pod) for log in logs if _NO_MODEL in log.text[-_TAIL_CHARS:]}
+    asked = [pod for pod in pods if key_of(pod) in in_vain]
+    if not asked:
+        return []
+    cluster = cluster_of(objects)
+    takes = (pod for pod in _pods(cluster, asked) if any(e.value("enable_lora") for e in engines_of(pod, Logs([]))))
+    return [pod.item.raw for pod in _replicas(cluster, [*takes]) if pod.ready and pod.item is not None]
 
 
 def choosers(cluster: Cluster, namespaces: Iterable[str]) -> list[Json]:

@@ -105,6 +105,8 @@ NAMESPACE_LISTS_IF_THERE = (
 
 #: Where a mesh keeps what holds for all of it, unless its installer named another namespace.
 _ISTIO = "istio-system"
+#: Where most clusters keep their DNS.
+_DNS = "kube-system"
 
 _DEPLOYMENT = ("apps", "Deployment")
 _VOLCANO_JOB = ("batch.volcano.sh", "Job")
@@ -305,7 +307,9 @@ class Walk:
         self._asking = {key_of(pod) for pod in found[:_ASKERS]}
 
     def named_in_logs(self) -> None:
-        """Who asks the pods that are explained, and whom they ask in vain, by what their logs say, when those have been read."""
+        """Who asks the pods that are explained, whom they ask in vain and which replicas know what they do not, by what their logs say,
+        when those have been read; and where DNS answers, where a policy speaks of addresses.
+        """
         from kubectl_llmdoctor.gather import serving
 
         broken = [pod for pod in self.pods if related.brokenness(pod)[0] > 1]
@@ -316,6 +320,11 @@ class Walk:
         others = (pod for pod in seen if key_of(pod) not in self._asking)
         for pod in islice(others, _ASKERS - len(self._asking)):
             self._logs.of(pod)
+        for pod in serving.knowing_adapters(self._pot.objects(), self.pods, self._pot.logs)[:_ASKERS]:
+            self._logs.of(pod)
+        if broken and any(related.names_dns_servers(one) for one in self._pot.objects()):
+            self._pot.get_list(core("Service"), _DNS)
+            self._pot.get(core("DaemonSet", "apps"), _DNS, "node-local-dns", if_there=True)
 
     def reservations(self) -> None:
         """The log of KAI's own pod that holds the GPU which a pending pod is to share: why it does not come stands there alone."""
@@ -391,7 +400,7 @@ class Walk:
         for name in related.config_maps(pod):
             pot.get(core("ConfigMap"), namespace, name)
         if related.waits_for_a_head(pod):  # by a name in the domain of the cluster, which its DNS is told
-            pot.get(core("ConfigMap"), "kube-system", "coredns")
+            pot.get(core("ConfigMap"), _DNS, "coredns")
         for name in related.secrets(pod):
             pot.get(core("Secret"), namespace, name, metadata_only=True)
         claims, templates = related.resource_claims(pod)

@@ -37,8 +37,8 @@ def playable(snapshot: Object) -> bool:
     metrics ports say the rest. A ResourceClaim that a pod names but that was not recorded may be unknown or the
     very thing that is missing: no stand-in is right for both. Of Secrets a live diagnosis asks for no data, and for the
     configurations of webhooks not at all. A list of custom resources that was read and empty needs a
-    definition, which the stand-in has only for objects. Services get addresses of the API server's choice, so no log may
-    name the recorded ones. Alpha versions of the server's own groups are gone.
+    definition, which the stand-in has only for objects. Services get addresses of the API server's choice, so no log and no
+    other object may name the recorded ones. Alpha versions of the server's own groups are gone.
     """
     said_by_others = any(snapshot.get(part) for part in ("nodes", "metrics", "prometheus", "answers", "missing"))
     objects = snapshot.get("objects", [])
@@ -64,7 +64,8 @@ def playable(snapshot: Object) -> bool:
     )
     foreign = any(log.get("namespace") != target.get("namespace") for log in snapshot.get("logs", []))
     addresses = {item["spec"].get("clusterIP") for item in objects if item["kind"] == "Service"} - {None, "", "None"}
-    named_addresses = any(address in log["text"] for address in addresses for log in snapshot.get("logs", []))
+    texts = [log["text"] for log in snapshot.get("logs", [])] + [str(x) for x in objects if x["kind"] != "Service"]
+    named_addresses = any(address in text for address in addresses for text in texts)
     unplayable = said_by_others or foreign or named_addresses
     return bool(snapshot.get("takenAt") and target) and not unplayable and named <= claims
 
