@@ -40,6 +40,7 @@ from kubectl_llmdoctor.facts.clients import (
 from kubectl_llmdoctor.facts.cluster import Cluster, Item
 from kubectl_llmdoctor.facts.constraints import (
     HOSTNAME,
+    NO_PROVISIONER,
     Mismatch,
     holds,
     is_state_taint,
@@ -101,7 +102,6 @@ from kubectl_llmdoctor.facts.routes import Backend, backends_of, parents_of, pic
 from kubectl_llmdoctor.facts.scheduling.message import STAGES, Count, Kind, Said, is_provisioner, is_unfit, parse
 from kubectl_llmdoctor.facts.scheduling.pending import Pending
 from kubectl_llmdoctor.facts.scheduling.verdict import NodeVerdict, Reason, names_of, say_amount
-from kubectl_llmdoctor.facts.scheduling.volumes import NO_PROVISIONER
 from kubectl_llmdoctor.facts.series import Histogram, Increase, Span
 from kubectl_llmdoctor.facts.sizing import Sizing, file_bytes_of
 from kubectl_llmdoctor.facts.starts import Phase, phase_at, phase_of, signs_of_life, stopped_at, superseded

@@ -23,6 +23,8 @@ _STATE_KEYS = frozenset({
 })  # fmt: skip
 #: By which every node has a domain of its own: mostly its name.
 HOSTNAME = "kubernetes.io/hostname"
+#: What a storage class says that makes no volumes: somebody does by hand.
+NO_PROVISIONER = "kubernetes.io/no-provisioner"
 
 
 def is_state_taint(taint: k8s.Taint) -> bool:

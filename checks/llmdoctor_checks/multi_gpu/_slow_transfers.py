@@ -5,7 +5,6 @@ ranks each transfer counts by itself, and the throughput is that of a rank.
 """
 
 from collections.abc import Iterator
-from statistics import median
 
 import msgspec
 
@@ -73,6 +72,8 @@ def slow(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     last = said[-1]
     if (written_ago(last.line, pod.cluster.now) or 0) > _LATELY:
         return
+    from statistics import median  # 3 ms, and few transfers are slow
+
     took, pace = median(one.milliseconds for one in said), median(one.pace for one in said)
     named = container.env.get(_TRANSPORTS)
     yield Finding(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kubectl_llmdoctor.facts import k8s
-from kubectl_llmdoctor.facts.constraints import Mismatch, selected, unmet
+from kubectl_llmdoctor.facts.constraints import NO_PROVISIONER, Mismatch, selected, unmet
 from kubectl_llmdoctor.facts.nodes import Node
 from kubectl_llmdoctor.facts.scheduling.ask import Ask, Filter, left_open
 from kubectl_llmdoctor.facts.scheduling.migration import MIGRATED, ZONES, in_tree, translated
@@ -25,9 +25,6 @@ from kubectl_llmdoctor.facts.scheduling.objects import (
 from kubectl_llmdoctor.facts.scheduling.using import Used, claims_of, class_of, refusal, unread_of
 from kubectl_llmdoctor.facts.scheduling.verdict import Gap, Reason
 from kubectl_llmdoctor.facts.units import units
-
-#: What a storage class says that makes no volumes: somebody does by hand.
-NO_PROVISIONER = "kubernetes.io/no-provisioner"
 
 _BOUND = "pv.kubernetes.io/bind-completed"
 _CHOSEN_NODE = "volume.kubernetes.io/selected-node"
