@@ -1,7 +1,5 @@
 """Installed packs of checks: found by entry point, loaded from modules and YAML files; no list to maintain."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import os
@@ -143,17 +141,19 @@ def _kept_index(package: str, root: Path) -> bytes:
 
 
 def _fingerprint(*roots: Path) -> bytes:
-    """Name, size and time of change of each source below some folders."""
-    import hashlib  # 2 ms, and a built program does without
-
-    digest = hashlib.sha256()
-    for root in roots:
-        for folder, inner, names in os.walk(root):
-            inner[:] = sorted(name for name in inner if name not in ("__pycache__", "cases"))
-            for name in sorted(names):
-                info = os.stat(os.path.join(folder, name))  # noqa: PTH116, PTH118 # half the time of a Path
-                digest.update(f"{folder}/{name} {info.st_size} {info.st_mtime_ns}\n".encode())
-    return digest.hexdigest().encode()
+    """Name, size and time of change of each source below some folders, in one line; what makes a digest of it takes 2 ms to load."""
+    found = list[str]()
+    folders = [str(root) for root in roots]
+    for folder in folders:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    if entry.name not in ("__pycache__", "cases"):
+                        folders.append(entry.path)
+                else:
+                    info = entry.stat()
+                    found.append(f"{entry.path} {info.st_size} {info.st_mtime_ns}")
+    return "\0".join(sorted(found)).encode()
 
 
 def _modules(package: str, root: Path) -> Iterator[Check]:
