@@ -151,7 +151,7 @@ def _fingerprint(*roots: Path) -> bytes:
     for folder in folders:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.is_dir():
+                if entry.is_dir(follow_symlinks=False):
                     if entry.name not in ("__pycache__", "cases"):
                         folders.append(entry.path)
                 else:
