@@ -1,7 +1,5 @@
 """A snapshot is everything that was read: raw, masked, serialisable; schema `llmdoctor.snapshot/v1`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from typing import Any
 

@@ -17,7 +17,7 @@ HEAVY = ("kubernetes", "rich", "prometheus_api_client", "requests", "urllib3", "
     [
         (["--help"], ("yaml", "msgspec", "re2")),
         (["diagnose", "--help"], ("yaml",)),
-        (["diagnose", "--from", str(CASE)], ()),
+        (["diagnose", "--from", str(CASE)], ("hashlib",)),
     ],
     ids=["help", "diagnose-help", "diagnose-from"],
 )

@@ -1,7 +1,5 @@
 """A fix as a signature declares it, and the conditions of which it may make itself depend, by their topic."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import msgspec

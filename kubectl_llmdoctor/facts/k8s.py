@@ -3,9 +3,9 @@
 Classes are named as their types in the API. Only fields that something reads are declared; the rest of an object is
 ignored. Decoding is lenient where manifests written by hand are: numbers for strings, strings for numbers. Nulls are gone
 before (Kubernetes reads null as absent).
-"""
 
-from __future__ import annotations
+Annotations are not postponed here, nor where else what is decoded is declared: msgspec would compile each of them, 3 ms in all.
+"""
 
 import re
 from collections.abc import Iterable

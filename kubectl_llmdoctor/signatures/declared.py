@@ -1,7 +1,5 @@
 """A YAML signature: lines that prove a cause, as data."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from types import MappingProxyType

@@ -4,7 +4,6 @@ Sources: the directives of nginx, HAProxy, Apache and lighttpd, Envoy's route an
 controllers that are made of them, `interceptor/config/timeouts.go` of KEDA's HTTP add-on, `config.example.yaml` of llama-swap.
 """
 
-import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -399,6 +398,8 @@ def _of_fabric(directive: str, allowed: int, pod: Pod, cluster: Cluster) -> Fix:
         for n, rule in enumerate(rows(route.raw, "spec.rules"))
         for value in ([ref] if not rule.get("filters") else ref,)
     ]
+    import json  # 1 ms, and few gateways are of this kind
+
     return fixes.advice(
         f"{text}HTTPRoute/{route.name} name as a filter (with nginxGateway.snippetsFilters.enable=true in the values of its Helm chart)",
         fixes.create(f"{group}/v1alpha1", "SnippetsFilter", name, route.namespace, spec=spec),
