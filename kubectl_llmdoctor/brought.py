@@ -25,7 +25,7 @@ from kubectl_llmdoctor.stating import given, holding
 _SECRET = expression(r"(?:^|_)(?:API|KEY|KEYS|TOKEN|SECRET|PASSWORD|PASSWD|PASS|CREDENTIALS|LICEN[CS]E)(?:_|$)")
 
 #: Of which workloads the pods are made anew by `rollout restart`.
-_RESTARTED = frozenset({"Deployment", "StatefulSet", "DaemonSet"})
+RESTARTED = frozenset({"Deployment", "StatefulSet", "DaemonSet"})
 
 #: Files that hold a certificate or its key, which no ConfigMap is for.
 _OF_TLS = expression(r"\.(?:crt|cert|key|pem|p12|pfx|jks)$")
@@ -169,7 +169,7 @@ def _edit(container: Container, source: Source) -> str:
 def restart(container: Container) -> Iterator[str]:
     """The command that makes the pods anew, so that they read what they have mounted."""
     workload = workload_of(container.pod)
-    if workload and workload.kind in _RESTARTED and not fixes.unread(container.pod):
+    if workload and workload.kind in RESTARTED and not fixes.unread(container.pod):
         where = shlex.quote(container.pod.namespace)
         yield f"kubectl -n {where} rollout restart {workload.resource}/{shlex.quote(workload.name)}"
 
@@ -285,7 +285,7 @@ def gives(container: Container, name: str) -> Fix | None:
             return fixes.patch(pod, f"Set {name} from the key {name} of {kind} {item.name}", operations)
     workload = workload_of(pod)
     text = f"Set {name} in env of {container.name}"
-    if workload is None or workload.kind not in _RESTARTED or fixes.unread(pod):
+    if workload is None or workload.kind not in RESTARTED or fixes.unread(pod):
         return fixes.advice(
             f"{text}, in {fixes.edited(pod)}" + (", from a Secret" if _SECRET.search(name.upper()) else "")
         )

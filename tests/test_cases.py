@@ -69,6 +69,31 @@ def test_a_pod_that_keeps_what_it_was_made_with_is_made_again(case: str, last: s
     assert fix.commands[-1].startswith(last)
 
 
+@pytest.mark.parametrize(
+    ("case", "commands"),
+    [
+        ("nccl-other/fires_gloo_rank_not_connected", ["kubectl -n serving delete pod llm-0"]),
+        (
+            "hf-unauthorized/fires_token_of_the_server_alone",
+            ["kubectl -n serving edit serviceaccount default", "kubectl -n serving delete pod llm-0"],
+        ),
+    ],
+)
+def test_a_bare_pod_is_made_again_and_other_objects_are_edited(case: str, commands: list[str]) -> None:
+    """`kubectl rollout restart` knows no pods, and what a bare pod does not take is taken by other objects."""
+    report = diagnose_case(load_case((CASES / case).with_suffix(".yaml")))
+
+    (fix, *_) = report.targets[0].findings[0].fixes
+    assert list(fix.commands) == commands
+
+
+def test_no_second_replica_is_asked_for_where_one_node_has_the_volume() -> None:
+    report = diagnose_case(load_case(CASES / "node-drained" / "fires_risk_claim_of_one_node.yaml"))
+
+    (fix,) = report.targets[0].findings[0].fixes
+    assert fix.summary.startswith("Have the autoscaler leave its node")
+
+
 #: What is said of one thing as of many, a name that was not filled in, and an alternative called one twice.
 _SLIP = re.compile(
     r"(?<![\w.-])(?<!of )1 (?:(?:other|more|free) )?(?:GPUs|nodes|pods|replicas|requests|times|tokens|devices)\b"

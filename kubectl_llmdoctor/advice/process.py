@@ -75,6 +75,7 @@ _WITH_A_VALUE = (
 )
 #: A bound from below alone keeps no newer release away.
 _NAMED = expression(r"(?P<name>[A-Za-z][\w.-]{0,80})(?:\[[\w,.-]{0,80}\])?(?:>=?\d[\w.]{0,20})?")
+_AT_A_RELEASE = expression(r"(?P<name>[A-Za-z][\w.-]{0,80})(?:\[[\w,.-]{0,80}\])?==(?P<release>\d[\w.+!-]{0,40})")
 #: Behind which the rest of a line of a shell is a comment.
 _COMMENT = expression(r"(?:^|\s)#")
 _FROM_GIT = expression(r"(?:[\w.-]{1,80} {0,2}@ {0,2})?git\+[^@\s]{1,200}/(?P<name>[\w.-]{1,80}?)(?:\.git)?")
@@ -310,40 +311,54 @@ class Process(Topic):
         size, need = self.container.shm.size_bytes if self.container else None, amount(self.captured.get("need"))
         return size is not None and need is not None and need > size
 
-    @cached_property
-    def _installed(self) -> tuple[str, list[str]]:
-        """The first command of the start that installs packages without saying which release, and those; else nothing."""
+    @property
+    def _pip_commands(self) -> Iterator[tuple[str, list[str]]]:
+        """The commands of the start that install packages, each with what it names."""
         for _, text in self.container.words if self.container else ():
             for found in _PIP_INSTALL.finditer(text):
                 if _COMMENT.search(text[text.rfind("\n", 0, found.start()) + 1 : found.start()]):
                     continue
                 rest = re.split(r"[\n;&|]", text[found.end() : found.end() + 2000], maxsplit=1)[0]
-                if names := _unpinned(rest.split()):
-                    return f"{found[0]}{rest}".strip()[:200], names
+                yield f"{found[0]}{rest}".strip()[:200], _required(rest.split())
+
+    @cached_property
+    def _installed(self) -> tuple[str, list[str]]:
+        """The first command that installs packages without saying which release, and those; else nothing."""
+        for command, named in self._pip_commands:
+            if names := [found["name"] for word in named if (found := _unpinned(word))]:
+                return command, names
         return "", []
+
+    @cached_property
+    def _exchanged(self) -> tuple[str, dict[str, str]]:
+        """The command of the start by which pip took packages of the image away, and the releases that these had; else nothing."""
+        logs = self.container.own_logs(self.subject.logs(self.pod)) if self.container and self.pod else []
+        had = {
+            _plain(said["name"]): said["release"]
+            for log in logs
+            for _, said in log.matching(_REPLACED, "Found existing installation: ", most=300)
+        }
+        for command, named in self._pip_commands if had else ():
+            asked = [found for word in named if (found := _unpinned(word) or _AT_A_RELEASE.fullmatch(word))]
+            gone = {one["name"]: had[_plain(one["name"])] for one in asked if _plain(one["name"]) in had}
+            if gone:
+                return command, gone
+        return "", {}
 
     @template_value
     def pip_line(self) -> str:
-        """The command of the container's start that installs packages of whatever release is the newest: `pip install -U transformers`."""
-        return self._installed[0]
+        """The command of the start that took packages of the image away, else the one that installs the newest of some."""
+        return self._exchanged[0] or self._installed[0]
 
     @template_value
     def unpinned(self) -> str:
-        """The packages that it names without a release."""
+        """The packages that are named there without a release."""
         return ", ".join(self._installed[1])
 
     @template_value
     def pins(self) -> str:
-        """Those of them that the image had, with the release that pip says that it took away: `transformers==4.57.0`."""
-        logs = self.container.own_logs(self.subject.logs(self.pod)) if self.container and self.pod else []
-        names = {_plain(name): name for name in self._installed[1]}
-        had = {
-            names[_plain(said["name"])]: said["release"]
-            for log in logs
-            for _, said in log.matching(_REPLACED, "Found existing installation: ", most=300)
-            if _plain(said["name"]) in names
-        }
-        return " ".join(f"{name}=={release}" for name, release in had.items())
+        """The packages that the image had, with the release that pip says that it took away: `transformers==4.57.0`."""
+        return " ".join(f"{name}=={release}" for name, release in self._exchanged[1].items())
 
     @template_value
     def other_backend(self) -> str:
@@ -423,13 +438,13 @@ def _plain(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _unpinned(words: list[str]) -> list[str]:
-    """Of the words of a `pip install`, the packages without a release."""
-    names, skip = [], False
-    for word in words:
-        text, skipped = word.strip("'\""), skip
-        skip = word in _WITH_A_VALUE
-        named = None if skipped or word.startswith("-") else _NAMED.fullmatch(text) or _FROM_GIT.fullmatch(text)
-        if named is not None:
-            names.append(named["name"])
-    return names
+def _required(words: list[str]) -> list[str]:
+    """Of the words of a `pip install`, what it is to install."""
+    texts = [word.strip("'\"") for word in words]
+    behind = [False, *(word in _WITH_A_VALUE for word in words)]
+    return [text for text, is_value in zip(texts, behind, strict=False) if not is_value and not text.startswith("-")]
+
+
+def _unpinned(word: str) -> re.Match[str] | None:
+    """What names a package without its release."""
+    return _NAMED.fullmatch(word) or _FROM_GIT.fullmatch(word)

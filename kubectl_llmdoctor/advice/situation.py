@@ -27,7 +27,7 @@ from kubectl_llmdoctor.advice.placement import Placement
 from kubectl_llmdoctor.advice.ports import Ports
 from kubectl_llmdoctor.advice.process import Process
 from kubectl_llmdoctor.advice.templates import NO_MODEL, UNNAMED, Values, fill
-from kubectl_llmdoctor.brought import brings, edits, field, gives
+from kubectl_llmdoctor.brought import RESTARTED, brings, edits, field, gives
 from kubectl_llmdoctor.facts import model_store
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.endings import last_round
@@ -42,6 +42,9 @@ from kubectl_llmdoctor.stating import dropped, put, serving_as
 
 #: Of `reach`: what the line itself names, and nothing else.
 _AS_NAMED = "-"
+
+#: A command that kubectl takes for some kinds of workloads only.
+_RESTART = " rollout restart "
 
 #: What is done to a file with which a message finds fault.
 _CORRECT = "Correct what the message names"
@@ -151,7 +154,7 @@ class Situation(Seen):
         if (text.reach or text.group or text.other_side) and (mended := self._reached(text)) is not None:
             return mended
         summary = fill(text.summary, self.values)
-        if self.pod and any(" delete pod {pod}" in command for command in text.commands):
+        if self.pod and any(self._deletes(command) for command in text.commands):
             summary += lone(self.pod)
         commands = () if self.log_only else self._commands(text)
         told = summary + self._patches.variables(text, summary)
@@ -163,6 +166,16 @@ class Situation(Seen):
         if change is None:
             return Fix(summary=told + self._patches.setting(text), owner=text.owner, commands=commands)
         return msgspec.structs.replace(change, owner=text.owner, commands=(*commands, *change.commands))
+
+    def _deletes(self, command: str) -> bool:
+        """Whether what a command comes to deletes the pod."""
+        return " delete pod {pod}" in command or (_RESTART in command and not self._restarts)
+
+    @property
+    def _restarts(self) -> bool:
+        """Whether kubectl makes the pods of the workload anew: it knows three kinds, and what is made for another object is put back."""
+        owned = self.pod is not None and bool(unread(self.pod))
+        return self.workload is not None and self.workload.kind in RESTARTED and not owned
 
     def _reached(self, text: FixText) -> Fix | None:
         """What mends whom the line or the container's settings name, where the objects say what is wrong there."""
@@ -224,16 +237,22 @@ class Situation(Seen):
         fixed = workload is None or (template and template.immutable and template.raw is workload.raw)
         fixed = fixed or (pod is not None and bool(unread(pod)))
         running = container.running if container else any(c.running for c in pod.containers) if pod else False
+        edits_it = f" edit {self._quoted('workload')}"
         # of these there is no object, and messages name them like those that have one
         described = (
             {v.name for v in pod.spec.volumes if not (v.persistent_volume_claim or v.ephemeral)} if pod else set()
         )
         for command in commands:
+            if _RESTART in command and not self._restarts:
+                if pod is not None and pod.exists:
+                    names = " ".join(shlex.quote(one.name) for one in self.subject.pods)
+                    yield f"kubectl -n {shlex.quote(pod.namespace)} delete pod {names}"
+                continue
             if (named := re.match(r"kubectl get pv (\S{1,253})", command)) and named[1] in described:
                 continue
             if " scale " in command and (fixed or workload is None or not self._objects.scales_by_hand(workload)):
                 continue
-            if (" edit " in command and fixed) or (" exec " in command and not running):
+            if (command.endswith(edits_it) and fixed) or (" exec " in command and not running):
                 continue
             # an instance before the first one has no log
             yield command.replace(" --previous", "") if container and not container.restarts else command

@@ -133,6 +133,8 @@ class Device(_Part, frozen=True):
     throttled_since: dict[str, str] = {}
     #: of a vGPU: whether its driver has a licence; None: no vGPU, or not known
     vgpu_licensed: bool | None = None
+    #: when it was first seen without the one that it had before
+    vgpu_unlicensed_since: str = ""
     ecc: Ecc = Ecc()
     pcie: Pcie = Pcie()
     nvlinks: tuple[NvLink, ...] = ()

@@ -250,6 +250,7 @@ def _device(read: list[Reading], now: datetime | None) -> Device:
         max_sm_clock_mhz=values.get("max_clock"),
         throttle_reasons=() if old else tuple(dict.fromkeys([*named, *(_HELD[field] for field in held)])),
         vgpu_licensed=_flag(values, "license") if _VGPU.search(labels.get("modelName", "")) else None,
+        vgpu_unlicensed_since=_unlicensed_since(read),
         ecc=Ecc(
             volatile_uncorrected=_whole(values, "dbe"),
             remap_pending=_flag(values, "pending"),
@@ -316,6 +317,14 @@ def _paces(read: list[Reading]) -> dict[str, float]:
         for field, found in grown.items()
         if len(found) > 1
     }
+
+
+def _unlicensed_since(read: list[Reading]) -> str:
+    """When a vGPU was first seen without its licence, where an earlier reading has that; empty elsewhere."""
+    had = [reading.values["license"] > 0 for reading in read if "license" in reading.values]
+    times = [reading.taken_at for reading in read if "license" in reading.values]
+    last = max((i for i, licensed in enumerate(had) if licensed), default=None)
+    return times[last + 1] if last is not None and last + 1 < len(times) else ""
 
 
 def _whole(values: dict[str, float], field: str) -> int | None:

@@ -2,7 +2,19 @@
 
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Device, Finding, Fix, Hardware, Pod, check, expression, fixes, letters, say_seconds
+from kubectl_llmdoctor.api import (
+    Device,
+    Finding,
+    Fix,
+    Hardware,
+    Pod,
+    check,
+    engines_in,
+    expression,
+    fixes,
+    letters,
+    say_seconds,
+)
 from llmdoctor_checks.hardware._gpu import busy, by_others, conditions, looked_at
 
 #: What a reason's name has in it, and what it means. An idle GPU, a power cap at full load and clocks that somebody set
@@ -24,6 +36,8 @@ _FAR_BELOW, _LASTS_SECONDS = 0.7, 600
 #: For how long a vGPU without a licence runs as it should.
 _GRACE_SECONDS = 1200
 _SHORT = "its power is capped far below its own limit"
+#: The sizes of an engine whose ranks wait for each other at every step.
+_OF_ONE_STEP = ("tensor_parallel_size", "pipeline_parallel_size")
 _LESS = "its power is capped far below that of the others beside it"
 #: A GPU of AMD that is part of a processor: it has no fan of its own, and boosts as far as the processor's power limit lets it.
 _INTEGRATED = expression(r"Radeon \d{3,4}[MS]\b")
@@ -170,7 +184,8 @@ def _unlicensed(pod: Pod, hardware: Hardware) -> list[Finding]:
     if not bare:
         return []
     longest = max((pod.cluster.seconds_since(one.started) or 0 for one in pod.containers if one.running), default=0)
-    now = pod.ready and longest >= _GRACE_SECONDS
+    lost = [pod.cluster.seconds_since(device.vgpu_unlicensed_since) for device in bare]
+    now = pod.ready and min([longest, *(seconds for seconds in lost if seconds is not None)]) >= _GRACE_SECONDS
     which = bare[0].title if len(bare) == 1 else f"{len(bare)} vGPUs"
     then = "holds it back since it has run so for 20 minutes" if now else "holds it back after 20 minutes"
     return [
@@ -231,7 +246,10 @@ def _short(pod: Pod, device: Device) -> Iterator[tuple[str, str]]:
 
 
 def _behind(device: Device, hardware: Hardware) -> Iterator[tuple[str, str]]:
-    """A power cap that leaves one GPU of the pod far behind the others of its kind, which are as busy: all wait for it at each step."""
+    """A power cap that leaves one GPU of the pod far behind the others of its kind, which are as busy.
+
+    Those that compute the same step wait for it each time; replicas of a model do not.
+    """
     beside = [one for one in hardware.mine if one is not device and one.name == device.name]
     beside = [one for one in beside if (one.utilization_percent or 0) >= _FULL_USE]
     clock, draws = device.sm_clock_mhz, device.power_watts
@@ -240,11 +258,12 @@ def _behind(device: Device, hardware: Hardware) -> Iterator[tuple[str, str]]:
         return
     if clock > _FAR_BELOW * most or draws > _LESS_POWER * others:
         return
+    together = any(engine.product_of(_OF_ONE_STEP) > 1 for engine in engines_in(hardware.pod))
     for reason in device.throttle_reasons:
         if _POWER in letters(reason):
             limit = _most_power(device, hardware)
             its = f"its limit is {device.power_limit_watts:g} W, of others beside it {limit:g} W" if limit else _LESS
-            yield reason, f"{its}: those run at up to {most:g} MHz, and wait for it"
+            yield reason, f"{its}: those run at up to {most:g} MHz{', and wait for it' if together else ''}"
 
 
 def _clock_of(device: Device) -> float | None:

@@ -491,7 +491,7 @@ def _again_in_time(pod: Pod, fills: _Fills) -> Fix:
     return fixes.advice(
         f"Restart {pod.name} within {say_seconds(fills.left)}, at a time of your own and after another one is ready: it gives back "
         "what it has gathered. Then find what keeps it (a cache, a leak of the release), and give it a memory limit in "
-        f"{fixes.edited(pod)}",
+        f"{fixes.edited(pod)}{fixes.lone(pod)}",
         f"kubectl -n {pod.namespace} delete pod {pod.name}",
     )
 

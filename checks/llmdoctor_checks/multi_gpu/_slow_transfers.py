@@ -37,6 +37,9 @@ LITERALS = (_STATED,)
 _LATEST, _FEWEST, _TRANSFERS = 12, 5, 10
 #: One rank's transfer over RDMA or NVLink is many times as fast; who waits for longer notices it, and a second is a lot.
 _MB_A_SECOND, _NOTICED_MS, _LONG_MS = 1000.0, 500.0, 1000.0
+#: Of how many seconds a statement is, and what a rank moves in one where many transfers side by side have a fast network to share: each
+#: is slow then.
+_STATED_SECONDS, _MB_TOGETHER = 10, 2000.0
 #: What was said longer ago is over.
 _LATELY = 3600
 
@@ -68,6 +71,8 @@ def slow(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
     if len(said) < _FEWEST or sum(one.count for one in said) < _TRANSFERS:
         return
     if not all(one.pace < _MB_A_SECOND and one.milliseconds >= _NOTICED_MS for one in said):
+        return
+    if any(one.count * one.megabytes > _MB_TOGETHER * _STATED_SECONDS * (engine.workers or 1) for one in said):
         return
     last = said[-1]
     if (written_ago(last.line, pod.cluster.now) or 0) > _LATELY:

@@ -7,6 +7,9 @@ import msgspec
 
 from kubectl_llmdoctor.api import Cluster, Item, Pod, dig, k8s, rows, table, words
 
+#: Access modes that keep a claim to one node.
+_ONE_AT_A_TIME = frozenset({"ReadWriteOnce", "ReadWriteOncePod"})
+
 
 class VolumeClaim(msgspec.Struct, frozen=True, kw_only=True):
     """A PersistentVolumeClaim that a pod uses."""
@@ -41,6 +44,11 @@ class VolumeClaim(msgspec.Struct, frozen=True, kw_only=True):
     def modes(self) -> list[str]:
         """Its access modes."""
         return words(self.item.raw, "spec.accessModes") if self.item else []
+
+    @property
+    def on_one_node(self) -> bool:
+        """Whether it is mounted on one node at a time, by its access modes."""
+        return bool(self.modes) and _ONE_AT_A_TIME.issuperset(self.modes)
 
 
 def volume_claims(pod: Pod) -> Iterator[VolumeClaim]:

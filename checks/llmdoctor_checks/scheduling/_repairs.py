@@ -177,7 +177,10 @@ def one_more(pending: Pending, found: Cause) -> list[Fix]:
 def old_first(pending: Pending, workload: Workload, gone: tuple[str, ...]) -> Fix:
     """The rollout removes an old pod before it adds a new one."""
     summary = f"Let the old pod go first: maxSurge 0, maxUnavailable 1 in {workload.ref}"
-    if workload.kind == "Rollout":
+    if by := fixes.maker(workload.item):
+        at = "spec.predictor.deploymentStrategy of " if by.startswith("InferenceService/") else ""
+        made = fixes.advice(f"{summary}, by {at}{by}, which makes that and writes it again")
+    elif workload.kind == "Rollout":
         if not isinstance(dig(workload.raw, "spec.strategy.canary"), dict):
             return fixes.advice(
                 f"Scale {workload.ref} down before the update: its strategy makes a second set of pods beside the old one; a canary with "

@@ -3,9 +3,28 @@
 import re
 from collections.abc import Iterator
 
-from kubectl_llmdoctor.api import Events, Finding, Fix, Node, Pod, Subject, check, escaped, fixes
+from kubectl_llmdoctor.api import (
+    Events,
+    Finding,
+    Fix,
+    Item,
+    Node,
+    Pod,
+    Subject,
+    check,
+    dig,
+    escaped,
+    fixes,
+)
+from llmdoctor_checks.scheduling._claims import volume_claims
 from llmdoctor_checks.scheduling._clouds import SPOT
 from llmdoctor_checks.scheduling._disruption import Taken, leaving, lost, taken
+
+#: What has the replicas of a workload, and its bounds; KEDA makes an autoscaler of Kubernetes of its own object, which stands first.
+_BOUNDS = (
+    ("ScaledObject", "minReplicaCount", "maxReplicaCount"),
+    ("HorizontalPodAutoscaler", "minReplicas", "maxReplicas"),
+)
 
 
 @check("node-drained", since="0.1")
@@ -75,11 +94,37 @@ def _other_replicas(pod: Pod, subject: Subject) -> Iterator[Fix]:
     workload = subject.workload
     if workload is None or workload.replicas != 1 or workload.item.kind not in ("Deployment", "StatefulSet"):
         return
+    shared = {v.persistent_volume_claim.claim_name for v in pod.spec.volumes if v.persistent_volume_claim}
+    if workload.item.kind == "Deployment" and any(x.on_one_node and x.name in shared for x in volume_claims(pod)):
+        return  # the second would wait for the volume that this one has
+    whose = f"{workload.item.kind}/{workload.item.name}"
+    then = "it goes to another node and loads while this one still answers; let this one end by itself"
+    if maker := fixes.unread(pod):
+        yield fixes.advice(f"Have {maker} run a second replica of {whose} now, whose number it decides on: {then}")
+        return
+    for scaler, least, most in _scalers(pod, workload.item):
+        wanted = [{"op": "add", "path": f"/spec/{least}", "value": 2}]
+        if isinstance(top := dig(scaler.raw, f"spec.{most}"), int) and top < 2:
+            wanted.append({"op": "add", "path": f"/spec/{most}", "value": 2})
+        yield fixes.patch_object(
+            scaler,
+            f"Start a second replica of {whose} now, by {least} 2 of {scaler.kind}/{scaler.name}: {then}",
+            wanted,
+        )
+        return
     yield fixes.advice(
-        f"Start a second replica of {workload.item.kind}/{workload.item.name} now: it goes to another node and loads while this one still "
-        "answers; let this one end by itself",
+        f"Start a second replica of {whose} now: {then}",
         f"kubectl -n {pod.namespace} scale {workload.item.kind.lower()}/{workload.item.name} --replicas=2",
     )
+
+
+def _scalers(pod: Pod, workload: Item) -> Iterator[tuple[Item, str, str]]:
+    """The autoscalers that decide on the replicas of a workload, each with its fields for the fewest and the most of them."""
+    for kind, least, most in _BOUNDS:
+        for scaler in pod.cluster.items(kind, pod.namespace):
+            target = dig(scaler.raw, "spec.scaleTargetRef")
+            if (dig(target, "kind") or "Deployment", dig(target, "name")) == (workload.kind, workload.name):
+                yield scaler, least, most
 
 
 #: Who takes nodes away by what is said of it, and the annotation by which each leaves a pod where it is.

@@ -93,9 +93,6 @@ _SHORT = 2
 #: The size of a claim of which nothing is known.
 _USUAL = "200Gi"
 
-#: Access modes that keep a claim to one node.
-_ONE_NODE = frozenset({"ReadWriteOnce", "ReadWriteOncePod"})
-
 #: Claims that are named with their places.
 _MOST_APART = 4
 #: The scheduler's words for a node that may have no further volume attached (plugins/nodevolumelimits).
@@ -255,7 +252,7 @@ def _shared(pod: Pod, workload: Workload, subject: Subject) -> Iterator[Finding]
     """Several pods of a manifest, now or when it is scaled, that mount one claim which one node can have at a time."""
     if _on_one_node(pod):
         return
-    claims = [claim for claim in volume_claims(pod) if claim.modes and _ONE_NODE.issuperset(claim.modes)]
+    claims = [claim for claim in volume_claims(pod) if claim.on_one_node]
     claims = [c for c in claims if not any(word in (c.storage_class or "").lower() for word in _SHARED)]
     if not claims:
         return

@@ -35,8 +35,12 @@ def busy(engine: Engine) -> Busy | None:
     front = f"{servers} API server{'s' if servers > 1 else ''}"
     if workers == ranks or engine.container.one_process:
         return Busy(ranks + servers, ranks, f"{front}, {ranks} engine{'s' if ranks > 1 else ''}")
-    old = engine.container.env.get("VLLM_USE_V1")
-    if engine.name == "vllm" and engine.at_least("0.8.0") and not (old and old.value == "0"):
+    if second_engine(engine):
         cores = f"{ranks} engine core{'s' if ranks > 1 else ''}"
         return Busy(workers + servers + ranks, workers + ranks, f"{front}, {cores}, {workers} GPU workers")
     return Busy(workers + servers, workers, f"{front}, {workers} GPU workers")
+
+
+def second_engine(engine: Engine) -> bool:
+    """Whether it is a vLLM that is known to run its second engine: from 0.8 on by default, and from 0.11 on without a choice."""
+    return engine.name == "vllm" and engine.at_least("0.8.0") is True and engine.value("use_v1") is not False

@@ -29,6 +29,7 @@ from kubectl_llmdoctor.api import (
     written_ago,
 )
 from llmdoctor_checks._load import RECENT, Load, last_load, lasts, since_when
+from llmdoctor_checks.serving._processes import second_engine
 from llmdoctor_checks.serving._saturation import evidence, load_of
 
 #: A prompt of fewer tokens is computed in a fraction of a second on any GPU that serves such models.
@@ -223,7 +224,7 @@ def _crowded_out(
             *evidence(load),
         ),
         explains=("queue-growing",),
-        fixes=(*_shared_steps(engine), _apart(pod)),
+        fixes=(*_shared_steps(engine), _apart(pod, engine)),
     )
 
 
@@ -436,7 +437,7 @@ def _behind_long_prompts(pod: Pod, engine: Engine, log: Log, said: list[Load]) -
         f"that run has {sum(each) / len(each):.0f} tokens on average: up to {max(x.waiting for x in last)} others wait for them, though no "
         f"more than {max(x.cache for x in last):.0%} of the KV cache is taken.",
         evidence=(log_evidence(last[0].line), log_evidence(last[-1].line)),
-        fix=_apart(pod),
+        fix=_apart(pod, engine),
         order=last[-1].line.order,
     )
 
@@ -474,7 +475,7 @@ def _queued_behind_prompts(pod: Pod, engine: Engine, said: list[Load]) -> Findin
         f"times each stream gets up to {_say(usual)} tokens a second.",
         evidence=(log_evidence(run[0].line), log_evidence(run[-1].line)),
         explains=("queue-growing",),
-        fixes=(*_shared_steps(engine), _apart(pod)),
+        fixes=(*_shared_steps(engine), _apart(pod, engine)),
         order=run[-1].line.order,
     )
 
@@ -488,21 +489,24 @@ def _stands_before_a_queue(load: Load, usual: float) -> bool:
 
 def _shared_steps(engine: Engine) -> Iterator[Fix]:
     """A share of vLLM's steps that no single prompt goes beyond, so that short ones are read beside it; others let it have them whole."""
-    budget, old = engine.value("max_num_batched_tokens"), engine.container.env.get("VLLM_USE_V1")
+    budget = engine.value("max_num_batched_tokens")
     if engine.name != "vllm" or not engine.at_least(_CAPS_PROMPTS) or engine.explicit(_CAP) or _whole_prompts(engine):
         return
-    if old and old.value == "0" and not engine.at_least("0.11.0"):
+    if not second_engine(engine):
         return  # the scheduler of V0 heeds it beside --max-num-partial-prefills alone
     tokens = budget // 2 if isinstance(budget, int) else _LEAST_CHUNK
     summary = "Let no prompt take a whole step: short ones are read beside it then (of a hybrid model no less than its block size)"
     yield fixes.set_flag(engine, _CAP, "--long-prefill-token-threshold", str(tokens), summary)
 
 
-def _apart(pod: Pod) -> Fix:
+def _apart(pod: Pod, engine: Engine) -> Fix:
     """What lets short requests go on beside long prompts."""
+    found = engine.value("enable_prefix_caching")
+    on = found or (found is None and second_engine(engine))
+    again = "" if on else "let prefixes that are asked again be found in the cache (--enable-prefix-caching), and "
     return fixes.advice(
-        f"Give long prompts an endpoint of their own, and cap the length on {fixes.edited(pod)}; let prefixes that are asked "
-        "again be found in the cache (--enable-prefix-caching), and let more replicas share what is left"
+        f"Give long prompts an endpoint of their own, and cap the length on {fixes.edited(pod)}; {again}let more replicas share what is "
+        "left"
     )
 
 
@@ -662,5 +666,4 @@ def _whole_prompts(engine: Engine) -> Setting | None:
 
 def _chunks_anyway(engine: Engine) -> bool:
     """Whether it is a release of vLLM whose V1 engine chunks prompts whatever was asked for (0.8 to 0.11)."""
-    old = engine.container.env.get("VLLM_USE_V1")
-    return bool(engine.at_least("0.8.0")) and not engine.at_least("0.12.0") and not (old and old.value == "0")
+    return second_engine(engine) and not engine.at_least("0.12.0")

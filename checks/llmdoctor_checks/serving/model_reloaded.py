@@ -238,8 +238,9 @@ def _put_out_for_nothing(engine: Engine, log: Log, pushed: list[Load]) -> bool:
 
 def _cold(engine: Engine, log: Log, requests: list[Answer], soon: int) -> Finding | None:
     """Most requests wait for a long load, since Ollama drops the model between them: nobody asks for longer than it keeps it."""
-    if soon >= _FEWEST or engine.explicit("keep_alive") is not None:
-        return None
+    kept = _kept(engine)
+    if soon >= _FEWEST or not 0 < kept <= _SELDOM:
+        return None  # who keeps it for no time at all wants it gone
     loads: list[tuple[Line, float]] = []
     for line in log.find("llama runner started in"):
         said, before = re.search(_LOADED, line.text), [x for x in requests if x.line.number < line.number]
@@ -248,7 +249,7 @@ def _cold(engine: Engine, log: Log, requests: list[Answer], soon: int) -> Findin
             continue
         seconds = float(said[2])
         idle = (datetime.fromisoformat(said[1]) - before[-1].at).total_seconds() - seconds
-        if _KEPT_SECONDS <= idle <= _SELDOM:
+        if kept <= idle <= _SELDOM:
             loads.append((line, seconds))
     took, cost = sum(request.seconds for request in requests), sum(seconds for _, seconds in loads)
     if (
@@ -260,7 +261,8 @@ def _cold(engine: Engine, log: Log, requests: list[Answer], soon: int) -> Findin
         return None
     return Finding(
         summary=f"{engine.at} loaded its model anew for {len(loads)} of its last {len(requests)} requests, "
-        f"{say_seconds(cost / len(loads))} each: it drops a model for which nobody has asked for 5 min, and the next request waits for it.",
+        f"{say_seconds(cost / len(loads))} each: it drops a model for which nobody has asked for {say_seconds(kept)}, and the next request "
+        "waits for it.",
         evidence=(log_evidence(loads[0][0]), log_evidence(loads[-1][0]), log_evidence(requests[-1].line)),
         fix=fixes.set_env(
             engine.container, "OLLAMA_KEEP_ALIVE", "-1", "Keep a model once it is loaded: OLLAMA_KEEP_ALIVE=-1"
@@ -305,7 +307,7 @@ def _kept(engine: Engine) -> float:
     text = str(stated.value)
     seconds = float(text) if re.fullmatch(r"-?\d{1,9}", text) else duration(text)
     if seconds is None:
-        return _SOON_SECONDS
+        return _KEPT_SECONDS  # what it cannot read it leaves out
     return math.inf if seconds < 0 else seconds
 
 

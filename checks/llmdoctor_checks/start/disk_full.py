@@ -63,6 +63,8 @@ _RAY = expression(
     r"(?P<free>\d{1,18}(?:\.\d{1,12})?)(?P<gb> GB)?; capacity: (?P<all>\d{1,18}(?:\.\d{1,12})?)"
 )
 _SOON_FULL, _PACE_SECONDS, _FEWEST_SAID, _SAID_LATELY = 24 * 3600, 120, 4, 900
+#: What was written to a disk longer ago says nothing of how it fills up now.
+_PACE_OF_SECONDS = 1800
 #: Where LMCache keeps what does not fit into memory, and how many gigabytes each worker may (lmcache/v1/config.py).
 _LM_PLACE, _LM_SIZE, _GB = "LMCACHE_LOCAL_DISK", "LMCACHE_MAX_LOCAL_DISK_SIZE", 10**9
 #: The kubelet's word on the container that had most of the node's disk (pkg/kubelet/eviction).
@@ -153,7 +155,11 @@ def _fills(engine: Engine, logs: Logs) -> Finding | None:
     container, now = engine.container, engine.pod.cluster.now
     log = logs.current(container.name)
     found = [(line, said) for line in log.find(_RAY_SAYS) if (said := _RAY.search(line.text[:2000]))] if log else []
-    found = [(line, said) for line, said in found if said["path"] == found[-1][1]["path"]]
+    found = [
+        (line, said)
+        for line, said in found
+        if said["path"] == found[-1][1]["path"] and (seconds_between(line, found[-1][0]) or 0) <= _PACE_OF_SECONDS
+    ]
     if len(found) < _FEWEST_SAID:
         return None
     (first, begun), (last, end) = found[0], found[-1]
@@ -235,7 +241,7 @@ def _near_pressure(pod: Pod, node: Node) -> Iterator[Finding]:
         confidence="likely" if lasted >= _COLLECTED_SECONDS else "possible",
         summary=f"The disk for images of node {node.name} is fuller than its kubelet allows, which finds too few unused images for the "
         f"{amount} that it has to free{f', for {say_seconds(lasted)}' if lasted >= _COLLECTED_SECONDS else ''}: with less than 15% left "
-        "it evicts pods, first those that use more local disk than they request.",
+        "(its default) it evicts pods, first those that use more local disk than they request.",
         evidence=(event_evidence(event, pod.cluster),),
         fix=fixes.platform(
             f"Free or enlarge the disk of node {node.name} on which it keeps images ({_images_of(node)}): {amount} at the least, "

@@ -149,7 +149,7 @@ def _lost(pod: Pod, engine: Engine, logs: Logs) -> Finding | None:
     them = "it" if len(names) == 1 else "them"
     other = others[names[0]][0].log.pod if all(name in others for name in names) else None
     if other is not None:
-        happened = f"loaded into {other} while that ran, and not into {pod.name}, which has begun without: {len(lines)} requests for "
+        happened = f"loaded into {other} while that ran, and not into {pod.name}: {len(lines)} requests for "
         happened += f"{them} found no such model here."
     else:
         happened = f"loaded into {engine.container.name} while it ran, and {'is' if len(names) == 1 else 'are'} gone since the "
