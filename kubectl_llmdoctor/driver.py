@@ -62,6 +62,9 @@ _PRINTED = (
     ("+cu1", r"\d\+cu(1\d)(\d)\b(?!.{0,80}\(you have )"),
     ("CUDA Version ", r"^\s*CUDA Version (1\d)\.(\d{1,2})(?:\.\d{1,3})?\s*$"),
 )
+#: What Ollama lists of a GPU (discover/types.go).
+_LISTED = 'msg="inference compute"'
+_LISTED_CUDA = r" library=(?i:cuda) .{0,600} driver=(\d{1,2})\.(\d{1,2})(?!\d)"
 _TAGGED = r"(?:^|[-_.])cu(?:da)?-?(?P<major>1[1-9])(?:\.?(?P<minor>\d))?(?![\d])"
 #: vLLM's images: the CUDA that they are built for, by the first release of each (its Dockerfile's CUDA_VERSION).
 _VLLM = r"(?:^|/)vllm/vllm-openai:v0\.(\d{1,3})\.(\d{1,3})"
@@ -94,6 +97,15 @@ def driver_cuda(pod: Pod, node: Node | None) -> tuple[Cuda, Evidence] | None:
             text=f"{agent.driver_version}, CUDA {agent.cuda_version}",
         )
     return _by_branch(node) if node is not None else None
+
+
+def said_cuda(container: Container, logs: Logs | None) -> Cuda | None:
+    """The newest CUDA that the driver knows, by what Ollama prints of the GPUs that it finds."""
+    for log in container.own_logs(logs):
+        for line in log.find(_LISTED):
+            if (said := re.search(_LISTED_CUDA, line.text[:2000])) is not None:
+                return int(said[1]), int(said[2])
+    return None
 
 
 def _by_runtime(node: Node) -> tuple[Cuda, Evidence] | None:

@@ -35,8 +35,16 @@ INIT_FAILURE = " init failure: "
 
 _NO_KERNELS = "no rocblas support for gfx target"
 
+#: Since 0.30 (discover/llama_server.go), of each of its libraries in turn: that for CUDA 13 passes over what the one for CUDA 12 takes.
+_SKIPPED_GPU = "skipping CUDA device"
+_OF_CUDA_12 = (
+    r"not in compiled architectures\".{0,300} cc=(?P<major>\d{1,2})(?P<minor>\d)0 .{0,400}/(?P<library>cuda_v12)\b"
+)
+#: And what it passes over for its driver's sake.
+PASSED_OVER = "NVIDIA driver too old"
+
 #: What the search for GPUs leaves in a log, beside the words of signatures.
-SEARCHED = ("GPU discovery", "no usable GPU found", _NO_KERNELS, BUFFER)
+SEARCHED = ("GPU discovery", "no usable GPU found", _NO_KERNELS, _SKIPPED_GPU, PASSED_OVER, BUFFER)
 
 
 #: The folders of libraries that Ollama's images and packages have had (`lib/ollama`). By any other name it skips all of them.
@@ -62,7 +70,7 @@ class Fallback(msgspec.Struct, frozen=True):
 
     `failed` is a line about a GPU that it had found: `too_slow` to start within the 30 s that Ollama waits (`unseen`: the
     search for GPUs itself took longer), else `refused` because the library `library` fails on it or, if `gfx` is known, has
-    nothing for this architecture.
+    nothing for this architecture or compute capability.
     """
 
     cpu: Line
@@ -83,6 +91,11 @@ def latest(container: str, logs: Logs) -> Sequence[Log]:
     return (current,) if current is not None and served(current) else logs.of(container)[::-1]
 
 
+def passed_over(container: str, logs: Logs) -> bool:
+    """Whether it found a GPU, and passed over it since the driver is too old for its library."""
+    return any(next(log.find(PASSED_OVER), None) for log in latest(container, logs))
+
+
 def fallback(container: str, logs: Logs) -> Fallback | None:
     """What the last log that lists devices says of it; None where a GPU is among them."""
     for log in latest(container, logs):
@@ -97,6 +110,10 @@ def fallback(container: str, logs: Logs) -> Fallback | None:
         for line in log.find(_NO_KERNELS):
             gfx = re.search(r"gfx_target=(gfx\w+)", line.text)
             return Fallback(cpu, line, "rocm", gfx[1] if gfx else "")
+        for line in log.find(_SKIPPED_GPU):
+            said = re.search(_OF_CUDA_12, line.text[:2000])
+            if said is not None and not passed_over(container, logs):
+                return Fallback(cpu, line, said["library"], f"compute capability {said['major']}.{said['minor']}")
         slow = None
         for line in log.find("GPU discovery"):
             if late := re.search(_WATCHDOG, line.text):

@@ -55,6 +55,8 @@ _IN_WORDS = expression(r"(?:^|[\s'\"‘])(/[^\s'\"’:]{1,300})")
 
 #: Engines whose kernels Triton compiles.
 _OF_TRITON = frozenset({"vllm", "sglang", "huggingfaceserver"})
+#: The volume for a model's files on a claim, as the chart llm-d-modelservice mounts it, always read-only.
+_OF_MODELSERVICE = ("model-storage", "/model-cache")
 #: The home of root, for which claims are mounted that other users then look for in their own.
 _ROOT = "/root"
 
@@ -107,6 +109,8 @@ class Files(Topic):
     def place(self) -> Place | None:
         """The path that the line names, in the container."""
         path = self.captured.get("path") or self.captured.get("model") or ""
+        if rooted := self.captured.get("rooted"):  # as a hook of the runtime names it, below the root of the container
+            path = f"/{rooted}"
         if not path and self.captured.get("why", "").lower() in (*_FORBIDDEN, _READ_ONLY):
             named = _IN_WORDS.search(self.captured.get("what", ""))
             path = named[1] if named else ""
@@ -118,6 +122,20 @@ class Files(Topic):
         if self.container is None or self.place is not None:
             return self.place.mount if self.place else None
         return self._data[0][0] if len(self._data) == 1 else None
+
+    @template_value
+    def unlocked_where(self) -> str:
+        """Where else than at its mount the volume of the path is read-only, or who mounts it so."""
+        mount, pod = self.mount, self.pod
+        volume = pod.volume(mount.name) if pod and mount else None
+        claim = volume.persistent_volume_claim if volume else None
+        of_chart = mount is not None and mount.read_only and (mount.name, mount.mount_path) == _OF_MODELSERVICE
+        if of_chart and pod and any(label.startswith("llm-d.ai/") for label in pod.labels):
+            return (
+                " (the chart llm-d-modelservice mounts it so itself: in its values mountModelVolume: false of the container, with a "
+                "volume and a volumeMount of your own)"
+            )
+        return " (where volumes names its claim, too)" if claim is not None and claim.read_only else ""
 
     @template_value
     def volume_is(self) -> str:

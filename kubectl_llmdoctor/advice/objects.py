@@ -13,6 +13,7 @@ from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.named import alike, keys_named, making
 from kubectl_llmdoctor.facts.workload import Workload
 from kubectl_llmdoctor.fixes import unread
+from kubectl_llmdoctor.platforms.llmkube import option_field
 from kubectl_llmdoctor.template_values import template_value
 from kubectl_llmdoctor.tree import dig
 
@@ -80,6 +81,12 @@ class Objects(Topic):
         raw = self.workload.raw if self.workload else {}
         ours = str(raw.get("apiVersion")).startswith("inference.llmkube.dev/")
         return "yes" if ours and dig(raw, "spec.flashAttention") is True else ""
+
+    @template_value
+    def option_field(self) -> str:
+        """The field of LLMKube's object for which it adds the option that the line names."""
+        option = self.captured.get("what") or self.captured.get("flag") or ""
+        return option_field(self.workload.raw, option) if self.workload else ""
 
     @cached_property
     def made(self) -> tuple[str, str, str]:

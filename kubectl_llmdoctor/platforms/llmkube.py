@@ -20,6 +20,47 @@ _LLMKUBE: dict[str, tuple[str, str, int, list[str]]] = {
 }
 
 
+#: The fields by which it gives llama-server an option (runtime_llamacpp_args.go), by the option's names in its releases.
+_OPTIONS = {
+    "--draft-n-max": "speculativeDecoding.nDraftMax",
+    "--spec-draft-n-max": "speculativeDecoding.nDraftMax",
+    "--spec-draft-p-min": "speculativeDecoding.pMin",
+    "--spec-type": "speculativeDecoding.type",
+    "-md": "speculativeDecoding.draftModelRef",
+    "--rope-scaling": "ropeScaling.type",
+    "--rope-scale": "ropeScaling.factor",
+    "--yarn-orig-ctx": "ropeScaling.originalContext",
+    "--flash-attn": "flashAttention",
+    "--jinja": "jinja",
+    "--cache-type-k": "cacheTypeK",
+    "--cache-type-v": "cacheTypeV",
+    "--cpu-moe": "moeCPUOffload",
+    "--n-cpu-moe": "moeCPULayers",
+    "--no-kv-offload": "noKvOffload",
+    "--override-tensor": "tensorOverrides",
+    "--override-kv": "metadataOverrides",
+    "--batch-size": "batchSize",
+    "--ubatch-size": "uBatchSize",
+    "--no-warmup": "noWarmup",
+    "--parallel": "parallelSlots",
+    "--ctx-size": "contextSize",
+    "--reasoning-budget": "reasoningBudget",
+    "--reasoning-budget-message": "reasoningBudgetMessage",
+    "--embedding": "mode",
+    "--reranking": "mode",
+    "--pooling": "mode",
+}
+
+
+def option_field(raw: Json, option: str) -> str:
+    """The field of an InferenceService, set there, by which LLMKube gives llama-server an option that the object does not list itself."""
+    spec = table(raw.get("spec"))
+    ours = str(raw.get("apiVersion")).startswith("inference.llmkube.dev/")
+    field = _OPTIONS.get(option, "")
+    listed = any(str(word).split("=")[0] == option for word in spec.get("extraArgs") or ())
+    return f"spec.{field}" if ours and field and not listed and dig(spec, field) is not None else ""
+
+
 def llmkube_service(raw: Json, find: Finder) -> list[Template]:
     """LLMKube: a Deployment with one server; the model and its GPUs stand in a Model."""
     spec = table(raw.get("spec"))
@@ -39,6 +80,8 @@ def llmkube_service(raw: Json, find: Finder) -> list[Template]:
     )
     args.rest(spec.get("extraArgs"), "/spec/extraArgs")
     amounts = {k: told for k in ("cpu", "memory") if (told := dig(spec, f"resources.{k}"))}
+    if told_host := dig(spec, "resources.hostMemory"):  # which goes before the other
+        amounts["memory"] = told_host
     gpu = _gpu_name(model)
     limits = {gpu: gpus} if gpus else {}
     secrets = [table(dig(spec, f"{config}.hfTokenSecretRef")) for config in ("vllmConfig", "sglangConfig", "tgiConfig")]
@@ -62,14 +105,14 @@ def llmkube_service(raw: Json, find: Finder) -> list[Template]:
         Template(
             raw=raw,
             pod={"metadata": {"labels": labels}, "spec": pod},
-            places=tuple(_places(args, gpu)),
+            places=tuple(_places(args, gpu, "hostMemory" if told_host else "memory")),
             partial=not model,
             completed=True,
         )
     ]
 
 
-def _places(args: Args, gpu: str) -> Iterator[tuple[str, str]]:
+def _places(args: Args, gpu: str, memory: str) -> Iterator[tuple[str, str]]:
     """Where the object says what its pod has."""
     yield from (("", ""), ("/containers/0/args", ""), ("/containers/0/env", "/spec/env"))
     yield from (("/containers/0/image", "/spec/image"), ("/containers/0/volumeMounts", "/spec/extraVolumeMounts"))
@@ -81,6 +124,9 @@ def _places(args: Args, gpu: str) -> Iterator[tuple[str, str]]:
     )
     for kind in ("limits", "requests"):
         yield f"/containers/0/resources/{kind}/{gpu.replace('/', '~1')}", "/spec/resources/gpu"
+        # the request alone before 0.9.25, the limit as well since then
+        yield f"/containers/0/resources/{kind}/memory", f"/spec/resources/{memory}"
+    yield "/containers/0/resources/requests/cpu", "/spec/resources/cpu"
 
 
 def _gpu_name(model: Json) -> str:

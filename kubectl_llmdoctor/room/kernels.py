@@ -99,6 +99,12 @@ class Kernels(Case, frozen=True):
         return ".".join(map(str, self._compute)) if self._compute is not None and self._compute < (7, 5) else ""
 
     @template_value
+    def chosen_by_driver(self) -> str:
+        """The same, where Ollama may choose its library by the driver alone, as it did before 0.12."""
+        later = self.engine is not None and self.engine.at_least("0.12.0")
+        return "" if later else self._older_than_the_image
+
+    @template_value
     def not_in_half(self) -> str:
         """The class of the model, where it is one that vLLM does not compute in float16."""
         model = self.sizing.model if self.sizing else None

@@ -8,7 +8,7 @@ from functools import cache
 
 from kubectl_llmdoctor.advice.templates import fill
 from kubectl_llmdoctor.check import Finding
-from kubectl_llmdoctor.driver import driver_cuda, image_cuda, suffices
+from kubectl_llmdoctor.driver import driver_cuda, image_cuda, said_cuda, suffices
 from kubectl_llmdoctor.expressions import expression
 from kubectl_llmdoctor.facts.container import Container
 from kubectl_llmdoctor.facts.logs import Line
@@ -184,16 +184,17 @@ def _texts(subject: Subject, pod: Pod, container: Container | None) -> Iterator[
 def _has_cuda(wanted: str, subject: Subject, pod: Pod, container: Container | None) -> bool:
     """Whether the node's driver is known to have a CUDA: a release, or the one that the image was built for (of the newest: any)."""
     node = subject.nodes.get(pod.spec.node_name) if pod.spec.node_name else None
-    driver = driver_cuda(pod, node)
+    told = driver_cuda(pod, node)
+    driver = told[0] if told else said_cuda(container, subject.logs(pod)) if container else None
     if driver is None:
         return False
     if wanted != "image":
         major, minor = map(int, wanted.split("."))
-        return suffices(driver[0], (major, minor)) is True
+        return suffices(driver, (major, minor)) is True
     if container is None:
         return False
     built = image_cuda(container, subject.logs(pod))
-    return suffices(driver[0], built[0] if built else None) is True
+    return suffices(driver, built[0] if built else None) is True
 
 
 def finding(

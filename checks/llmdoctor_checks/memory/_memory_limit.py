@@ -109,7 +109,17 @@ def _given_by_range(container: Container) -> str:
     return f"LimitRange {names[0]}" if len(names) == 1 else f"a LimitRange of {container.pod.namespace}"
 
 
-def raised(container: Container, limit: int, subject: Subject, more: str = "", *, weights: int = 0) -> Iterator[Fix]:
+def room_for(wanted: int, container: Container, subject: Subject) -> int:
+    """A limit under which a cache of this size may fill, with the rest of the server; 0 where the node is not known to have so much."""
+    node = subject.nodes.get(container.pod.spec.node_name)
+    there = node.allocatable("memory") if node else None
+    holds = -(-wanted * 6 // 5 // GIB) * GIB
+    return holds if wanted and there is not None and holds <= there else 0
+
+
+def raised(
+    container: Container, limit: int, subject: Subject, more: str = "", *, weights: int = 0, least: int = 0
+) -> Iterator[Fix]:
     if (fix := _stated_by_operator(container, limit)) is not None:
         yield fix
         return
@@ -127,6 +137,7 @@ def raised(container: Container, limit: int, subject: Subject, more: str = "", *
     if needed > larger:
         larger = needed
         more += f", which holds the {say_bytes(weights)} of the model's weights as well"
+    larger = max(larger, least)
     text = f"Raise the memory limit of {container.name} from {say_bytes(limit)}"
     if given := _given_by_range(container):
         text = f"State a memory limit of its own for {container.name}, which has {say_bytes(limit)} by {given}"

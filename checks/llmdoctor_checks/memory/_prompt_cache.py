@@ -33,11 +33,15 @@ _DEFAULT, _VARIABLE = 8192, "LLAMA_ARG_CACHE_RAM"
 
 
 class Greed(msgspec.Struct, frozen=True):
-    """What a setting takes of host memory: words, where it is said, and what makes it less."""
+    """What a setting takes of host memory: words, where it is said, and what makes it less.
+
+    `wanted` is what somebody told it to take, where that is no default.
+    """
 
     text: str
     evidence: Evidence
     fix: Fix
+    wanted: int = 0
 
 
 def _one_prompt(engine: Engine, limit: int | None, log: Log | None) -> Greed | None:
@@ -94,6 +98,7 @@ def prompt_cache(engine: Engine | None, limit: int | None, log: Log | None) -> G
         fixes.set_env(engine.container, _VARIABLE, str(less), summary)
         if ollama
         else fixes.set_flag(engine, "cache_ram_mib", "--cache-ram", str(less), summary),
+        wanted=size * MIB if setting and size > 0 else 0,
     )
 
 

@@ -43,7 +43,7 @@ from llmdoctor_checks.memory._compilers import LITERALS as OF_COMPILERS
 from llmdoctor_checks.memory._compilers import compilers
 from llmdoctor_checks.memory._growth import of_running
 from llmdoctor_checks.memory._killed import CONSEQUENCES, SAID, Told, close, killed_then, shell_says_killed, told
-from llmdoctor_checks.memory._memory_limit import A_DAY, GROWS, of_settings, raised, stated
+from llmdoctor_checks.memory._memory_limit import A_DAY, GROWS, of_settings, raised, room_for, stated
 from llmdoctor_checks.memory._numa import twice
 from llmdoctor_checks.memory._on_cpu import LITERALS as ON_CPU
 from llmdoctor_checks.memory._on_cpu import batch_of_warm_up, in_host_memory, long_context
@@ -206,11 +206,17 @@ def _at_its_limit(
     by_kernel = [hardware.kernel.evidence(x.line) for x in kill.all] if hardware else []
     build = compilers(container, limit, log, by_kernel, killed=ending.oom_killed)
     greedy = [x for x in (build, context, prompts, prefixes(ending), twice(container)) if x]
+    # a cache that somebody wants larger than the limit is: that one is too small, where the node has more
+    wanted = prompts.wanted if prompts and prompts.wanted >= limit and greedy == [prompts] else 0
+    least = room_for(wanted, container, subject)
     if over and engine:
         further = of_settings(over, engine, limit, subject)
     else:
         grows = GROWS if not greedy and (ending.seconds or 0) >= A_DAY else ""
-        further = raised(container, limit, subject, grows, weights=in_host_memory(log))
+        if least:
+            grows = f", which holds the {say_bytes(wanted)} of prompts that it is told to keep"
+        further = raised(container, limit, subject, grows, weights=in_host_memory(log), least=least)
+    fewer = [x.fix for x in greedy]
     batch = batch_of_warm_up(engine, phase, log) if engine is not None and phase is not None else None
     return Finding(
         confidence="likely" if kill.unnamed or (_shared(container, limit) and not kill.own) else "certain",
@@ -229,7 +235,7 @@ def _at_its_limit(
             "compiler-missing",
             *(("volume-mount-failed",) if container.name in _MOUNTERS else ()),
         ),
-        fixes=(*(x.fix for x in greedy), *further, *([batch.fix] if batch else [])),
+        fixes=(*(() if least else fewer), *further, *(fewer if least else ()), *([batch.fix] if batch else [])),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from kubectl_llmdoctor.api import Engine, Finding, Fix, Line, Logs, Node, Pod, branch_for, check, fixes, image_cuda
 from llmdoctor_checks._consequences import FAILED_START
 from llmdoctor_checks._offloaded import asked_for, on_gpu_since, without_gpu
+from llmdoctor_checks._ollama import PASSED_OVER
 from llmdoctor_checks.start._error_35 import ERROR_35, error_35
 
 _OLD = "CUDA driver version is insufficient for CUDA runtime version"
@@ -14,6 +15,12 @@ _PTX = "the provided PTX was compiled with an unsupported toolchain"
 #: Ollama's own search for GPUs (discover/gpu_info_nvcuda.c), before it asks llama.cpp: the driver's library is there.
 _LACKS = "undefined symbol: cu"
 _SEARCH = r'msg="unable to load cuda driver library".{0,400}symbol lookup for (?P<name>cu\w+) failed: .{0,400}undefined symbol: cu'
+
+#: What that search passes over since the driver is older than its library for CUDA 12 wants (`PASSED_OVER`), of gpu.go in old releases
+#: and of cuda_compat.go since 0.30. A GPU below 7.0, whose kernels are compiled when they are loaded, wants 570 as soon as it has 550.
+_WANTS = r'required_driver="?(?P<branch>\d{3})'
+_OF_PTX = r" compute=[3-6]\.\d"
+_FOR_PTX = 570
 
 #: Where there is no driver at all CUDA says the first, too: these show that one answered in the same log.
 _DRIVER = (
@@ -27,7 +34,7 @@ _CONSEQUENCES = (
 )  # fmt: skip
 
 
-@check("driver-too-old", since="0.1", literals=(*ERROR_35, _PTX, _LACKS))
+@check("driver-too-old", since="0.1", literals=(*ERROR_35, _PTX, _LACKS, PASSED_OVER))
 def driver_too_old(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Iterator[Finding]:
     """The image needs a newer driver than the node has.
 
@@ -51,7 +58,8 @@ def driver_too_old(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> I
     if not pod.ready or not asked_for(engine) or log is None:
         return
     lacks = [line for line in log.find(_LACKS) if engine.name == "ollama" and re.search(_SEARCH, line.text[:2000])]
-    said = [*log.find(_OLD, _PTX), *lacks]
+    passed_over = [*log.find(PASSED_OVER)] if engine.name == "ollama" else []
+    said = [*log.find(_OLD, _PTX), *lacks, *passed_over]
     refused = max(said, key=lambda x: x.number, default=None)
     # Ollama starts llama.cpp with CUDA only where it has found a GPU
     if refused is None or (engine.name != "ollama" and _PTX not in refused.text and not _answers(refused)):
@@ -59,7 +67,18 @@ def driver_too_old(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> I
     if on_gpu_since(refused):
         return  # the next process had the GPU, or Ollama went on with another one of its libraries
     name = pod.spec.node_name or "?"
-    yield without_gpu(engine, refused, f"the driver of node {name} is older than its CUDA", _newer(pod, node))
+    least = _least(refused)
+    wants = f"branch {least}, which it wants for this GPU" if least else "its CUDA"
+    fix = _newer(pod, node, f" to branch {least} or later" if least else "")
+    yield without_gpu(engine, refused, f"the driver of node {name} is older than {wants}", fix)
+
+
+def _least(refused: Line) -> int | None:
+    """The branch of the driver that Ollama wants for a GPU that it passes over."""
+    wants = re.search(_WANTS, refused.text[:1000]) if PASSED_OVER in refused.text else None
+    if wants is None:
+        return None
+    return max(int(wants["branch"]), _FOR_PTX if re.search(_OF_PTX, refused.text[:1000]) else 0)
 
 
 def _newer(pod: Pod, there: Node | None, least: str = "") -> Fix:

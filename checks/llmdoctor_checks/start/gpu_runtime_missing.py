@@ -43,6 +43,7 @@ from llmdoctor_checks._ollama import (
     fallback,
     latest,
     lost,
+    passed_over,
     with_rocm,
     without_driver,
     wrong_library,
@@ -170,6 +171,8 @@ def _of(pod: Pod, engine: Engine, logs: Logs, node: Node | None) -> Iterator[Fin
         if found.too_slow and (asked or not found.unseen):
             yield _slow(engine, found)
         return  # it is there, and unfit
+    if engine.name == "ollama" and passed_over(container.name, logs):
+        return  # it is there, and its driver is too old
     if engine.name == "ollama" and wrong_library(engine, logs) is not None:
         return  # it was told not to look for one
     line = found.cpu if found else _on_the_cpu(engine, logs, asked)
