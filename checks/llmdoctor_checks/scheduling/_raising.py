@@ -162,6 +162,8 @@ def of_flavor(workload: Item, cluster: Cluster, message: str, flavor: str) -> Ra
     if not lacks:
         return None
     name, queue = cluster_queue(workload, cluster)
+    if queue and "more needed" not in message and (lent := _borrowed(cluster, queue, flavor, lacks)):
+        return lent
     changes: dict[str, tuple[str, str]] = {}
     operations = []
     for path, row, given in _quotas(queue):
@@ -181,6 +183,38 @@ def of_flavor(workload: Item, cluster: Cluster, message: str, flavor: str) -> Ra
     )
     commands = shown_queue(workload, name)
     return Raised(fixes.platform(f"Raise the nominalQuota of flavor {flavor} in {behind}: {amounts}", *commands), True)
+
+
+def _borrowed(cluster: Cluster, queue: Item, flavor: str, lacks: dict[str, int]) -> Raised | None:
+    """The borrowingLimit of a queue raised by what is missing, where the other queues of its cohort have as much to lend.
+
+    A nominalQuota raised instead would promise machines to two queues.
+    """
+    cohort = _cohort(queue)
+    lend = dict.fromkeys(lacks, 0)
+    for other in cluster.items("ClusterQueue") if cohort else ():
+        for _, row, given in _quotas(other) if other.name != queue.name and _cohort(other) == cohort else ():
+            resource, most = str(given.get("name")), given.get("lendingLimit", given.get("nominalQuota"))
+            if row.get("name") == flavor and resource in lacks:
+                lend[resource] += milli(most) or 0
+    changes: dict[str, tuple[str, str]] = {}
+    operations = []
+    for path, row, given in _quotas(queue):
+        resource, limit = str(given.get("name")), milli(given.get("borrowingLimit"))
+        if row.get("name") == flavor and resource in lacks and limit is not None:
+            if lend[resource] < limit + lacks[resource]:
+                return None
+            value = quantity(resource, limit + lacks[resource])
+            changes[resource] = (str(given.get("borrowingLimit")), value)
+            operations.append({"op": "replace", "path": f"{path}/borrowingLimit", "value": value})
+    if len(changes) != len(lacks):
+        return None
+    what = f"the borrowingLimit of flavor {flavor} in ClusterQueue {queue.name}, whose cohort {cohort} has more to lend"
+    return _raised(cluster, queue, what, changes, operations)
+
+
+def _cohort(queue: Item) -> str:
+    return str(dig(queue.raw, "spec.cohortName") or dig(queue.raw, "spec.cohort") or "")
 
 
 def shown_queue(workload: Item, name: str) -> tuple[str, ...]:
