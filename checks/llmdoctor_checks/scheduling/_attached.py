@@ -167,13 +167,16 @@ def _alike(pod: Pod, user: k8s.Pod) -> bool:
 def _of_replicas(pod: Pod, workload: Workload, users: _Users) -> Fix:
     """Storage that all replicas can mount; one node for all of them where it has room for this one."""
     claim, user = users[0]
-    count = f"the {workload.replicas} replicas" if (workload.replicas or 0) > 1 else "the replicas"
+    several = (workload.replicas or 0) > 1
+    who = f"the {workload.replicas} replicas" if several else "the pods"
     node = user.spec.node_name
     beside = next(_there(pod, claim.name, node), None)
-    last = f"have all of them run on {node}, which has room" if beside else "run one replica"
+    last = (
+        f", or have all of them run on {node}, which has room" if beside else ", or run one replica" if several else ""
+    )
     return fixes.advice(
-        f"Give {count} of {workload.ref} a claim in place of {claim.name} that several nodes mount (ReadWriteMany, of a class that makes "
-        f"shared files; a claim that exists must be recreated), or each its own, or {last}"
+        f"Give {who} of {workload.ref} a claim in place of {claim.name} that several nodes mount (ReadWriteMany, of a class that makes "
+        f"shared files; a claim that exists must be recreated), or each its own{last}"
     )
 
 
