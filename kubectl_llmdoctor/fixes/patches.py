@@ -51,6 +51,8 @@ def patch(pod: Pod, summary: str, operations: list[dict[str, Any]], *, owner: Ow
     if workload is None or moved is None:
         owner = "platform" if _of_kserve_webhook(pod, operations) else owner
         told, where = told_by_hand(pod, operations, summary), _where(pod, workload, operations)
+        if where.startswith("in ") and where in summary and not told:
+            return Fix(summary=summary, owner=owner)
         if summary.endswith(")") and not told:
             return Fix(summary=f"{summary}, {where}", owner=owner)
         return Fix(summary=remarked(summary, told + where), owner=owner)

@@ -15,6 +15,7 @@ from kubectl_llmdoctor.api import (
     Item,
     Subject,
     dig,
+    expression,
     fixes,
     pod_evidence,
     rows,
@@ -79,6 +80,11 @@ def _in_volumes(container: Container, limit: int) -> int:
     mounted = (container.pod.volume(mount.name) for mount in container.spec.volume_mounts)
     sizes = (units(v.empty_dir.size_limit) for v in mounted if v and v.empty_dir and v.empty_dir.medium == "Memory")
     return sum(size for size in sizes if size and size >= limit)
+
+
+#: The billions of parameters that the name of a model states (`Qwen3-30B-A3B`: the first of the two; `8x7B`: of each expert), and from
+#: how many on its files are larger than what an initializer of 2Gi has fetched.
+_BILLIONS, _MANY = expression(r"(?<![\w.])(?:(\d{1,3})x)?(\d{1,4}(?:\.\d{1,3})?)[bB](?![\w])"), 10
 
 
 def _storage_container(container: Container, limit: int) -> Item | None:
@@ -202,7 +208,11 @@ def _stated_by_operator(container: Container, limit: int) -> Fix | None:
         )
     if container.name != "storage-initializer":
         return None
-    change = f"from {say_bytes(limit)}, for example to {max(limit * 2 // GIB, 2)}Gi"
+    source = str(next(iter(container.spec.args), ""))
+    large = _BILLIONS.search(source)
+    # 2Gi have been too little for more than some 14 GB, 16Gi enough for 40 GB
+    least = 16 if large and int(large[1] or 1) * float(large[2]) >= _MANY else 2
+    change = f"from {say_bytes(limit)}, for example to {max(limit * 2 // GIB, least)}Gi"
     if (made := _storage_container(container, limit)) is not None:
         return fixes.platform(
             f"Raise the memory limit of {made.kind} {made.name} {change} (a download of some 40 GB has needed 16Gi)",

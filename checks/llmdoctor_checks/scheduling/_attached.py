@@ -145,12 +145,39 @@ def _to_free(pod: Pod, workload: Workload | None, users: _Users, said: str) -> l
         # what a controller keeps running is meant to run
         serves = any(owner.kind != "Job" for owner in user.metadata.owner_references)
         return [*_there(pod, claim.name, user.spec.node_name), *([*ways, stop] if serves else [stop, *ways])]
+    if workload and own and _alike(pod, users[0][1]):  # no update: all of its pods are meant to run at once
+        return [_of_replicas(pod, workload, users)]
     if workload and workload.kind == "Deployment" and own:
         text = f"Let the old pod go before the new one is made: strategy Recreate in {workload.ref}"
         ways.insert(0, fixes.set_field(workload.item, "/spec/strategy", {"type": "Recreate"}, text, op="add"))
     if named := _USED_BY.search(said):
         ways.append(fixes.advice(f"Stop {named[1].rstrip('.')} first"))
     return ways
+
+
+def _alike(pod: Pod, user: k8s.Pod) -> bool:
+    """Whether two pods of one workload are of the same revision, so that neither is there to replace the other."""
+    mine, its = (
+        (o.metadata.labels.get("pod-template-hash"), [w.name for w in o.metadata.owner_references if w.controller])
+        for o in (pod.obj, user)
+    )
+    return mine == its and any(mine)
+
+
+def _of_replicas(pod: Pod, workload: Workload, users: _Users) -> Fix:
+    """Storage that all replicas can mount; one node for all of them where it has room for this one."""
+    claim, user = users[0]
+    several = (workload.replicas or 0) > 1
+    who = f"the {workload.replicas} replicas" if several else "the pods"
+    node = user.spec.node_name
+    beside = next(_there(pod, claim.name, node), None)
+    last = (
+        f", or have all of them run on {node}, which has room" if beside else ", or run one replica" if several else ""
+    )
+    return fixes.advice(
+        f"Give {who} of {workload.ref} a claim in place of {claim.name} that several nodes mount (ReadWriteMany, of a class that makes "
+        f"shared files; a claim that exists must be recreated), or each its own{last}"
+    )
 
 
 def _detached(machine: str | None) -> Fix:

@@ -68,6 +68,8 @@ def raised(pending: Pending, name: str) -> Fix:
             f"kubectl edit nodepools.karpenter.sh {shlex.quote(name)}",
         )
     machine, used = _machine(pending, name), table(dig(item.raw, "status.resources"))
+    if machine or set(limits) == {"nodes"}:
+        machine = machine | {"nodes": 1000}
     changes: dict[str, tuple[str, str]] = {}
     for resource, limit in limits.items():
         taken = milli(used.get(resource))

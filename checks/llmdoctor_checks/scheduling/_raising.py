@@ -162,6 +162,8 @@ def of_flavor(workload: Item, cluster: Cluster, message: str, flavor: str) -> Ra
     if not lacks:
         return None
     name, queue = cluster_queue(workload, cluster)
+    if queue and (lent := _borrowed(cluster, queue, flavor, lacks, "more needed" in message)):
+        return lent
     changes: dict[str, tuple[str, str]] = {}
     operations = []
     for path, row, given in _quotas(queue):
@@ -181,6 +183,60 @@ def of_flavor(workload: Item, cluster: Cluster, message: str, flavor: str) -> Ra
     )
     commands = shown_queue(workload, name)
     return Raised(fixes.platform(f"Raise the nominalQuota of flavor {flavor} in {behind}: {amounts}", *commands), True)
+
+
+def _borrowed(cluster: Cluster, queue: Item, flavor: str, lacks: dict[str, int], unused: bool) -> Raised | None:
+    """The borrowingLimit of a queue raised by what is missing, where the other queues of its cohort have as much to lend.
+
+    A nominalQuota raised instead would promise machines to two queues. Where Kueue says that what is `unused` is too little, what the
+    queues use counts as well.
+    """
+    cohort = _cohort(queue)
+    others = [q for q in cluster.items("ClusterQueue") if cohort and q.name != queue.name and _cohort(q) == cohort]
+    changes: dict[str, tuple[str, str]] = {}
+    operations = []
+    for path, row, given in _quotas(queue):
+        resource, limit = str(given.get("name")), milli(given.get("borrowingLimit"))
+        if row.get("name") == flavor and resource in lacks and limit is not None:
+            left = [_lent(other, flavor, resource, unused) for other in others]
+            own = _used(queue, flavor, resource) if unused else 0
+            if None in left or own is None:
+                return None
+            # what it borrows already is used of what the others have
+            lent = max(0, own - (milli(given.get("nominalQuota")) or 0))
+            if sum(one or 0 for one in left) - lent < lacks[resource] + (0 if unused else limit):
+                return None
+            value = quantity(resource, limit + lacks[resource])
+            changes[resource] = (str(given.get("borrowingLimit")), value)
+            operations.append({"op": "replace", "path": f"{path}/borrowingLimit", "value": value})
+    if len(changes) != len(lacks):
+        return None
+    what = f"the borrowingLimit of flavor {flavor} in ClusterQueue {queue.name}, whose cohort {cohort} has more to lend"
+    return _raised(cluster, queue, what, changes, operations)
+
+
+def _lent(queue: Item, flavor: str, resource: str, unused: bool) -> int | None:
+    """How much of a flavor a queue lends to its cohort, or what it does not use of it; None where its use is not known."""
+    for _, row, given in _quotas(queue):
+        if row.get("name") == flavor and str(given.get("name")) == resource:
+            nominal = milli(given.get("nominalQuota")) or 0
+            most = milli(given.get("lendingLimit")) if "lendingLimit" in given else nominal
+            used = _used(queue, flavor, resource) if unused else 0
+            return None if used is None else min(most or 0, max(0, nominal - used))
+    return 0
+
+
+def _used(queue: Item, flavor: str, resource: str) -> int | None:
+    """What a queue has given of a flavor, by its status."""
+    for row in (*rows(queue.raw, "status.flavorsReservation"), *rows(queue.raw, "status.flavorsUsage")):
+        for given in rows(row, "resources") if row.get("name") == flavor else ():
+            if given.get("name") == resource:
+                return milli(given.get("total"))
+    return None
+
+
+def _cohort(queue: Item) -> str:
+    return str(dig(queue.raw, "spec.cohortName") or dig(queue.raw, "spec.cohort") or "")
 
 
 def shown_queue(workload: Item, name: str) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from kubectl_llmdoctor.api import (
     Pod,
     Subject,
     check,
+    condition_evidence,
     count_of,
     dig,
     event_evidence,
@@ -57,6 +58,13 @@ _FEWER_PODS = (
     r"\b\d{1,9}/(?P<there>\d{1,9}) tasks in gang unschedulable: .{0,200}?\b(?P<wanted>\d{1,9}) minAvailable",
     r"enough sibling pods, current pods number: (?P<there>\d{1,9}), minMember of group: (?P<wanted>\d{1,9})",
 )
+#: All tasks of a group by their states, as Volcano's own words on its state list them (pkg/scheduler/api/job_info.go, FitError).
+_STATES = (
+    r"pod group is not ready, (?P<states>\d{1,9} [A-Z][a-z]{1,20}(?:, \d{1,9} [A-Z][a-z]{1,20}){0,12}), "
+    r"(?P<wanted>\d{1,9}) minAvailable"
+)
+#: Its word on the PodGroup of fewer pods than its least number, for which it then says nothing of the pods (plugins/gang).
+_INVALID = r"Not enough valid tasks for gang-scheduling, valid: (?P<there>\d{1,9}), min: (?P<wanted>\d{1,9})"
 #: YuniKorn's word on pods that it fails (yunikorn-core, pkg/scheduler/objects/application.go), and the annotation with its rules.
 _RESERVED, _RULES = "ResourceReservationTimeout", "yunikorn.apache.org/schedulingPolicyParameters"
 #: How long what makes the pods of a group may take to make all of them.
@@ -424,21 +432,24 @@ def _finished(cluster: Cluster) -> Iterator[Fix]:
 
 def _too_few(pending: Pending, subject: Subject) -> Finding | None:
     """A scheduler's word on a group that has fewer pods than must start together, so that it places none of them."""
-    counts = next((hit for words in _FEWER_PODS if (hit := re.search(words, pending.message))), None)
+    counts, group = _counts(pending.message), None
     told = _told_too_few(pending, subject)
     if told and not counts:
-        counts = re.search(_FEWER, told[-1].message)
-    if counts is None or int(counts["there"]) >= int(counts["wanted"]):
+        counts = _counts(told[-1].message)
+    if not counts:
+        group, counts = _invalid(pending)
+    if counts is None or counts[0] >= counts[1]:
         return None
-    if told and _there(pending) >= int(counts["wanted"]):
+    there, wanted = counts
+    if told and _there(pending) >= wanted:
         return None  # the others have been made since
     one_by_one = surges(pending) and pending.subject.workload
-    summary = f"Of the {counts['wanted']} pods that must start together {counts['there']} "
-    summary += f"{'is' if counts['there'] == '1' else 'are'} there, so {pending.scheduler} looks for no node yet"
+    summary = f"Of the {wanted} pods that must start together {there} "
+    summary += f"{'is' if there == 1 else 'are'} there, so {pending.scheduler} looks for no node yet"
     ways = [
         fixes.advice(
-            f"See why {count_of(int(counts['wanted']) - int(counts['there']), 'more pod')} did not come to be (a quota, an admission "
-            f"webhook, what makes them), or let the group start with {counts['there']}",
+            f"See why {count_of(wanted - there, 'more pod')} did not come to be (a quota, an admission "
+            f"webhook, what makes them), or let the group start with {there}",
             f"kubectl -n {pending.pod.namespace} get events --field-selector reason=FailedCreate",
             f"kubectl -n {pending.pod.namespace} get pods,{_groups_of(pending)}",
         )
@@ -453,10 +464,43 @@ def _too_few(pending: Pending, subject: Subject) -> Finding | None:
         )
     return Finding(
         summary=summary + ".",
-        evidence=(*(event_evidence(e, pending.pod.cluster) for e in told[-1:]), *said_by(pending), *_groups(pending)),
+        evidence=(
+            *(event_evidence(e, pending.pod.cluster) for e in told[-1:]),
+            *([condition_evidence(group, condition) for condition in _unschedulable(group)] if group else []),
+            *said_by(pending),
+            *_groups(pending),
+        ),
         explains=EXPLAINS,
         fixes=tuple(ways),
     )
+
+
+def _counts(message: str) -> tuple[int, int] | None:
+    """How many pods of a group a scheduler counts, and how many must start together; None where it does not say."""
+    for words in (*_FEWER_PODS, _FEWER, _INVALID):
+        if counts := re.search(words, message):
+            return int(counts["there"]), int(counts["wanted"])
+    if listed := re.search(_STATES, message):
+        return sum(int(n) for n in re.findall(r"\d{1,9}", listed["states"])), int(listed["wanted"])
+    return None
+
+
+def _invalid(pending: Pending) -> tuple[Item | None, tuple[int, int] | None]:
+    """Volcano's PodGroup of the pod with its count, where it finds too few pods in it and no more have come since."""
+    name, cluster = _group_of(pending.pod.item), pending.pod.cluster
+    group = cluster.item("PodGroup", pending.pod.namespace, name) if name else None
+    if group is None or dig(group.raw, "status.phase") not in ("Pending", "Inqueue"):
+        return None, None
+    counts = next((counts for told in _unschedulable(group) if (counts := _counts(told.message))), None)
+    pods = [item for item in cluster.items("Pod", pending.pod.namespace) if _group_of(item) == name]
+    if counts is None or sum("deletionTimestamp" not in item.metadata for item in pods) >= counts[1]:
+        return None, None
+    return group, counts
+
+
+def _unschedulable(group: Item) -> list[k8s.Condition]:
+    """What Volcano says on a group that it does not place."""
+    return [c for c in group.conditions if c.type == "Unschedulable" and c.status == "True"]
 
 
 def _rest_not_made(pending: Pending) -> Finding | None:

@@ -154,7 +154,7 @@ def _fixes(pending: Pending, found: Cause, unmet: tuple[Mismatch, ...]) -> Itera
     elif pools := [
         c.text.removeprefix("nodepool ").partition(":")[0] for c in found.counts if c.text.startswith("nodepool ")
     ]:
-        known = [*selecting(pending, pools)] or [*_labelled(pending, found)]
+        known = [*selecting(pending, [*_pools(pending, pools)])] or [*_labelled(pending, found)]
         yield from known or [
             fixes.platform(
                 f"Demand in {fixes.edited(pending.pod)} what the nodes of a nodepool get, or add it to the pool's labels or requirements",
@@ -196,6 +196,19 @@ def _meant(pending: Pending) -> Fix | None:
     text += f", and tolerate their taint {', '.join(show_taint(t) for t in taints)}" if taints else ""
     operations = [{"op": "replace", "path": f"/nodeSelector/{escaped(k)}", "value": v} for k, v in chosen.items()]
     return fixes.patch(pod, text, [*operations, *(tolerating(pending, taints) if taints else ())])
+
+
+def _pools(pending: Pending, told: list[str]) -> Iterator[str]:
+    """The pools that Karpenter names; of those that were read, where it names none, the one that must be meant.
+
+    Of a single pool it gives the reason without a name, as it does of pools that it joins into one line.
+    """
+    yield from (name for name in told if not name.startswith("("))
+    pools = [p for p in pending.pod.cluster.items("NodePool") if meant_but_for_labels(p, pending)]
+    selected = {str(value) for value in pending.pod.spec.node_selector.values()}
+    named = [pool.name for pool in pools if pool.name in selected]
+    if any(name.startswith("(") for name in told):
+        yield from named or [pool.name for pool in pools[:1] if len(pools) == 1]
 
 
 def _labelled(pending: Pending, found: Cause) -> Iterator[Fix]:

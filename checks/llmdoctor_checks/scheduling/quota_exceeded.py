@@ -76,6 +76,7 @@ _EAGER = ("Deployment", "ReplicaSet", "StatefulSet", "Job", "LeaderWorkerSet")
 _KUEUE = (
     r"insufficient (?:unused )?quota (?:in cohort )?for (?P<short>\S+) in flavor (?P<flavor>\S+)"
     r"|resource (?P<uncovered>\S+) unavailable in ClusterQueue"
+    r"|borrowing limit for (?P<limited>\S+) in flavor (?P<lent>\S+) exceeded"  # early releases
 )
 #: What it adds where the request is more than the flavor has, or may borrow, at all.
 _MOST = r"maximum capacity \((?:\S{1,40} > )?(?P<most>[\w.]{1,40})\)"
@@ -688,9 +689,19 @@ def _queue_fixes(found: re.Match[str], queue: str, workload: Item, cluster: Clus
     """What helps where Kueue has too little quota of a resource, or none of it in any flavor."""
     if found["uncovered"]:
         return tuple(_uncovered_fixes(found["uncovered"], workload, cluster))
-    flavor, short = found["flavor"].rstrip(",;"), found["short"]
     name, _ = cluster_queue(workload, cluster)
     look = shown_queue(workload, name)
+    if found["limited"]:
+        of = f" of ClusterQueue {name}" if name else ""
+        return (
+            fixes.platform(
+                f"Raise the borrowingLimit of {found['limited']} in flavor {found['lent']}{of}, where its cohort has as much unused: with "
+                "this workload the queue would use more than that and its nominalQuota",
+                *look,
+            ),
+            fixes.advice(f"Wait for, or end, other workloads of {queue}; or ask for less {found['limited']}"),
+        )
+    flavor, short = found["flavor"].rstrip(",;"), found["short"]
     most = re.search(_MOST, found.string)
     if most and milli(most["most"]) == 0:
         less = fixes.advice(

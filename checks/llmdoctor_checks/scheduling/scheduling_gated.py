@@ -36,6 +36,7 @@ from llmdoctor_checks.scheduling._kueue import (
     TOTAL,
     LeftOut,
     at_once,
+    cluster_queue,
     fewer,
     gone,
     left_out,
@@ -73,6 +74,10 @@ _ADVICE = (
         "See what the admission check {0} waits for (a ProvisioningRequest, another cluster): its controller says so at its object",
     ),
     (
+        r"couldn't assign flavors to pod set .{0,400}?flavor (\S+) not found",
+        "Make the ResourceFlavor {0}, which the ClusterQueue names, with spec.nodeLabels of its nodes, or correct its name there",
+    ),
+    (
         r"workload is deactivated",
         "Set spec.active of Kueue's Workload to true again when what its condition Evicted names is fixed (pods that are not ready in "
         "time: what their events and logs say, or Kueue's waitForPodsReady.timeout); where it names nothing, somebody set it to false",
@@ -105,6 +110,7 @@ _ADVICE = (
 
 #: A queue that is not there, and a flavor that a queue names.
 _ABSENT = r"(?P<kind>LocalQueue|ClusterQueue) (?P<name>[^\s.]\S{0,252}) doesn't exist"
+_OTHER_NAMESPACES = r"[Ww]orkload namespace doesn't match ClusterQueue selector"
 _NO_FLAVOR = r"references missing ResourceFlavors?(?:\(s\))?: (?P<names>[\w., -]{1,400})"
 
 #: The same where the pod's template is to be changed.
@@ -543,6 +549,9 @@ def _of_kueue(subject: Subject, queued: list[Item]) -> Iterator[Fix]:
     if absent := re.search(_ABSENT, reason):
         yield _queue_made(subject, absent["kind"], absent["name"])
         return
+    if re.search(_OTHER_NAMESPACES, reason):
+        yield _of_namespaces(subject, queued)
+        return
     if (full := _of_full_nodes(queued, subject.cluster, reason, commands[0])) is not None:
         yield full
         return
@@ -675,6 +684,14 @@ def _queue_made(subject: Subject, kind: str, name: str) -> Fix:
             f"Make the LocalQueue {name} in {namespace} for ClusterQueue {behind[0]}{others}",
             fixes.create(version, kind, name, namespace, spec={"clusterQueue": behind[0]}),
         )
+    if kind == "ClusterQueue":  # the label of the workload names its LocalQueue, of which this is immutable
+        locals_ = [i.name for i in cluster.items("LocalQueue", namespace) if dig(i.raw, "spec.clusterQueue") == name]
+        whose = f"LocalQueue {locals_[0]}" if locals_ else "the LocalQueue"
+        return fixes.platform(
+            f"Make the ClusterQueue {name}, or {whose} of {namespace} anew with a clusterQueue that exists"
+            + (f" ({', '.join(sorted(queues)[:4])})" if queues else ""),
+            "kubectl get localqueues.kueue.x-k8s.io,clusterqueues.kueue.x-k8s.io -A",
+        )
     place = f" in {namespace}" if kind == "LocalQueue" else ""
     return fixes.platform(
         f"Make the {kind} {name}{place}{others or ', or name one that exists'} in the label {KUEUE_QUEUE}",
@@ -702,6 +719,30 @@ def _refused_update(subject: Subject, look: str) -> Fix:
         f"{text}; then recreate {named}",
         f"kubectl -n kueue-system logs deployment/kueue-controller-manager | grep {named}",
         look,
+    )
+
+
+def _of_namespaces(subject: Subject, queued: list[Item]) -> Fix:
+    """What lets a ClusterQueue take the workloads of a namespace: one that states no selector takes those of none."""
+    namespace, (name, queue) = subject.namespace, cluster_queue(queued[0], subject.cluster)
+    path, own = "/spec/namespaceSelector", {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
+    stated = dig(queue.raw, "spec.namespaceSelector") if queue else None
+    if queue and stated is None:
+        text = f"Have ClusterQueue {name} take the workloads of {namespace}: it states no namespaceSelector, so takes none ({{}}: all)"
+        return fixes.set_field(queue, path, own, text, owner="platform", op="add")
+    labels = dig(stated, "matchLabels") if isinstance(stated, dict) else None
+    whose = f"ClusterQueue {name}" if name else "its ClusterQueue"
+    if isinstance(labels, dict) and labels and not dig(stated, "matchExpressions"):
+        pairs = [f"{key}={value}" for key, value in labels.items()]
+        return fixes.platform(
+            f"Label namespace {namespace} {', '.join(pairs)}, as the namespaceSelector of {whose} demands, if it may use that queue",
+            f"kubectl label namespace {namespace} {shlex.join(pairs)}",
+        )
+    return fixes.platform(
+        f"Label namespace {namespace} as spec.namespaceSelector of {whose} demands, or have that take it; without a selector the queue "
+        "takes no namespace, with {} all",
+        f"kubectl get clusterqueues.kueue.x-k8s.io {shlex.quote(name)} -o yaml".replace(" ''", ""),
+        f"kubectl get namespace {namespace} --show-labels",
     )
 
 
