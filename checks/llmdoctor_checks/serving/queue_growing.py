@@ -14,6 +14,7 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Fix,
+    Line,
     Logs,
     Metrics,
     Pod,
@@ -84,6 +85,16 @@ _ENOUGH_REQUESTS, _FULL = 100, 0.9
 #: Where no more of the cache is taken it is no matter of room.
 _ROOM = 0.5
 
+#: So many adapters cost hardly any memory beside each other.
+_FEW_ADAPTERS = 8
+
+#: SGLang (`model_runner`, at its start), of a model part of whose layers keep a state of each request: there are places for so many.
+_STATES = "is capped to "
+_CAPPED = expression(
+    r"max_running_requests is capped to (?P<most>\d{1,6}) by the mamba state cache "
+    r"\(max_mamba_cache_size=(?P<size>\d{1,9}), (?P<each>\d{1,4}) state slots per request\)"
+)
+
 #: So few slots of llama-server are a choice for one user; it gets so many times as many, where that makes no more tokens than a GPU may
 #: hold the cache of.
 _FEW_SLOTS, _MORE, _MOST_TOKENS = 2, 4, 131_072
@@ -102,7 +113,7 @@ _TOOK = expression(rf"total_time{_SECONDS} .{{0,200}}?queue_time{_SECONDS} infer
 _LATE_ANSWERS = ("gateway-timeout",)
 
 
-@check("queue-growing", since="0.2", severity="warning", literals=(_ONE_AT_A_TIME, *SHED, _QUEUED, FULL))
+@check("queue-growing", since="0.2", severity="warning", literals=(_ONE_AT_A_TIME, *SHED, _QUEUED, FULL, _STATES))
 def queue_growing(
     pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs: Logs | None, metrics: Metrics | None
 ) -> Iterator[Finding | Abstain]:
@@ -125,7 +136,8 @@ def queue_growing(
 
     Add replicas, and scale on the number of waiting requests (`hpa-wrong-metric` says how). Limit what one client may send. Where
     the KV cache is full, see `kv-cache-saturated` first. Where it is not, and as many requests run as the engine may run at
-    once, raise that limit (`--max-num-seqs`).
+    once, raise that limit (`--max-num-seqs`). vLLM takes requests of `--max-loras` adapters (1 by default) into a batch, SGLang's hybrid
+    models as many requests as there are places for their states: where few run beside an empty cache, that is what they wait for.
 
     ## References
 
@@ -144,7 +156,7 @@ def queue_growing(
         return
     load = load_of(metrics)
     if metrics is not None and load is not None:
-        yield from _over_time(pod, engine, subject, cluster, metrics, load)
+        yield from _over_time(pod, engine, subject, cluster, metrics, load, logs)
     elif logs is not None and (found := list(_by_log(pod, engine, subject, logs, metrics))):
         yield from found
     elif metrics is not None:
@@ -155,7 +167,7 @@ def queue_growing(
 
 
 def _over_time(
-    pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, metrics: Metrics, load: Load
+    pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, metrics: Metrics, load: Load, logs: Logs | None
 ) -> Iterator[Finding]:
     waiting, running = load.waiting, load.running
     least = min(_LEAST, max(_LEAST_OF_FEW, _TURNS * load.recent.running.mean))
@@ -164,8 +176,12 @@ def _over_time(
     if waiting.last < _LEAST and load.recent.waiting.mean < _LEAST_OF_FEW:
         return  # a few that wait at one look
     spread, said = idle_peer(metrics, load), tuple[Evidence, ...]()
+    turns = None if load.grows or spread is not None or load.drains else _adapters_in_turn(engine, load)
     # a batch that one client handed in is worked off where it is
-    if not load.grows and (spread is None or load.drains):
+    if not load.grows and (spread is None or load.drains) and turns is None:
+        return
+    if turns is not None:
+        yield turns
         return
     finished = metrics.increase("finished")
     wait = ""
@@ -174,13 +190,39 @@ def _over_time(
     if spread is not None:
         wait += f". Meanwhile {spread.name} runs {max(spread.running.values):.0f} at most, and has no queue"
         said = (spread.running.evidence(),)
+    states = _states(engine, load, logs) if spread is None else None
+    if states is not None:
+        wait += ". It has places for the states of no more"
+        said = (log_evidence(states[0]),)
     yield Finding(
         summary=f"{waiting.last:.0f} requests wait in {engine.container.name} while {running.last:.0f} run, and "
         f"{say_seconds(waiting.seconds)} before {waiting.points[0][1]:.0f} waited{wait}.",
         evidence=(*evidence(load), *said),
         explains=_LATE_ANSWERS,
-        fix=spread.fix if spread else _fix(pod, engine, subject, cluster, metrics, load),
+        fix=spread.fix if spread else states[1] if states else _fix(pod, engine, subject, cluster, metrics, load),
     )
+
+
+def _states(engine: Engine, load: Load, logs: Logs | None) -> tuple[Line, Fix] | None:
+    """More places for the states of SGLang's hybrid models, where as many run as there are places for, and the KV cache has room."""
+    log, cache = engine.container.own_log(logs), load.recent.cache
+    if engine.name != "sglang" or log is None or cache is None or max(cache.values) >= _ROOM:
+        return None
+    if engine.value("data_parallel_size", 1) != 1:
+        return None  # each rank has places of its own
+    capped = next(reversed([*log.matching(_CAPPED, _STATES)]), None)
+    most = int(capped[1]["most"]) if capped else 0
+    if capped is None or most < 1 or load.recent.running.share(lambda n: 0.95 * most <= n <= most) < _FULL:
+        return None
+    line, said = capped
+    asked, each = engine.value("max_num_seqs"), int(said["each"])
+    wanted = asked if isinstance(asked, int) and most < asked <= _MORE * most else 2 * most
+    summary = (
+        f"Have {engine.container.name} keep the states of {wanted} requests instead of {most} ({each} of its {said['size']} places "
+        f"each), which is taken from the KV cache: that is {max(cache.values):.0%} full. --mamba-ssm-dtype bfloat16 makes each half as large"
+    )
+    size = str(each * wanted)
+    return line, fixes.set_flag(engine, "max_mamba_cache_size", "--max-mamba-cache-size", size, summary)
 
 
 def _fix(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, metrics: Metrics, load: Load) -> Fix:
@@ -249,6 +291,30 @@ def _adapters(engine: Engine, load: Load) -> int | None:
         return None
     few = load.recent.running.mean < (limit if isinstance(limit, int) else 128) / 4
     return adapters if few and max(cache.values) < _ROOM else None
+
+
+def _adapters_in_turn(engine: Engine, load: Load) -> Finding | None:
+    """A queue that neither grows nor shrinks, though few run and the cache is empty: more adapters are there than a batch takes."""
+    slots, modules = _adapters(engine, load), engine.value("lora_modules")
+    named = len(modules) if isinstance(modules, list | tuple) else 0
+    if slots is None or named <= slots:
+        return None
+    wanted = min(named, max(2 * slots, _FEW_ADAPTERS))
+    return Finding(
+        confidence="possible",  # who reads long prompts lets others wait, too
+        summary=f"{load.recent.waiting.mean:.0f} requests have waited in {engine.container.name} on average of "
+        f"{say_seconds(load.recent.waiting.seconds)} while {load.recent.running.mean:.0f} run and its KV cache has room: a batch takes "
+        f"{count_of(slots, 'adapter')}, and {named} are served, so that the requests of one wait until those of another are done.",
+        evidence=evidence(load),
+        explains=_LATE_ANSWERS,
+        fix=fixes.set_flag(
+            engine,
+            "max_loras",
+            "--max-loras",
+            str(wanted),
+            f"Let requests of {wanted} adapters share a batch instead of {slots}",
+        ),
+    )
 
 
 def _start_of(pod: Pod, engine: Engine) -> float | None:
