@@ -219,7 +219,7 @@ def _states(engine: Engine, load: Load, logs: Logs | None) -> tuple[Line, Fix] |
     wanted = asked if isinstance(asked, int) and most < asked <= _MORE * most else 2 * most
     summary = (
         f"Have {engine.container.name} keep the states of {wanted} requests instead of {most} ({each} of its {said['size']} places "
-        f"each), which is taken from the KV cache: that is {max(cache.values):.0%} full. --mamba-ssm-dtype bfloat16 makes each half as large"
+        f"each), which is taken from the KV cache: that is {max(cache.values):.0%} full. --mamba-ssm-dtype bfloat16 halves each"
     )
     size = str(each * wanted)
     return line, fixes.set_flag(engine, "max_mamba_cache_size", "--max-mamba-cache-size", size, summary)
