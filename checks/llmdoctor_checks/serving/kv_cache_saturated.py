@@ -592,7 +592,7 @@ def _fixes(pod: Pod, sizing: Sizing, more: str, fewer: Fix | None = None, often:
     return (
         *_larger_share(pod, sizing.engine),
         *_whole_share(pod, sizing),
-        *_without_eviction(sizing.engine),
+        *_without_eviction(pod, sizing.engine),
         *((fewer,) if fewer and often else ()),
         *(_second_gpu(pod, sizing) if times <= 2 else ()),
         more_replicas(pod, times, more.removeprefix("; ") or "each has a cache of its own"),
@@ -638,16 +638,16 @@ def _whole_share(pod: Pod, sizing: Sizing) -> Iterator[Fix]:
     )
 
 
-def _without_eviction(engine: Engine) -> Iterator[Fix]:
+def _without_eviction(pod: Pod, engine: Engine) -> Iterator[Fix]:
     """TensorRT-LLM's policy that begins what it has room for to the end, where it is told to begin more, and to pause some again."""
     policy = engine.explicit("capacity_scheduler_policy")
     if policy is None or str(policy.value).upper() != _EVICTS:
         return
-    summary = (
-        f"Have {engine.container.name} begin only what its cache has room for up to its end (GUARANTEED_NO_EVICT, TensorRT-LLM's default): "
-        f"by {_EVICTS} it begins more, and throws away what running ones have computed"
+    default = "guaranteed_no_evict" if str(policy.value).islower() else "GUARANTEED_NO_EVICT"
+    yield fixes.advice(
+        f"Have {engine.container.name} begin only what its cache has room for up to its end: {policy.flag.rpartition('.')[2]} {default} in "
+        f"{policy.path} of {fixes.edited(pod)}; by {policy.value} it begins more, and throws away what running ones have computed"
     )
-    yield fixes.set_flag(engine, policy.name, policy.flag, "GUARANTEED_NO_EVICT", summary)
 
 
 def _second_gpu(pod: Pod, sizing: Sizing) -> Iterator[Fix]:
