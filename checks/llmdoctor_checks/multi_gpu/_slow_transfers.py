@@ -43,6 +43,8 @@ LITERALS = (_STATED, _UNDER_WAY)
 
 #: So many statements in so many seconds, and so many requests in each of them of which each waits so long, at least.
 _STEPS, _STEP_SECONDS, _MANY, _WAITS_SECONDS = 12, 60, 8, 5.0
+#: A page of so many tokens goes in one piece.
+_PAGE = 64
 #: By latent attention each rank has the whole of the cache, so that the sides need not be alike.
 _LATENT = expression(r"(?i)deepseek[-_]?(?:v[2-9]|r1|coder-v2)|kimi|glm-?5|longcat|mistral-large-3")
 
@@ -159,10 +161,19 @@ def _as_fast(pod: Pod, engine: Engine) -> Iterator[Fix]:
     )
     if not rdma_device(pod) and asked is not None:
         yield asked
-    yield fixes.advice(
+    by_rdma, pages = engine.explicit("disaggregation_ib_device") is not None, engine.explicit("page_size")
+    faster = fixes.advice(
         f"Have the caches go by RDMA: --disaggregation-ib-device naming the adapters beside the GPUs, on both sides ({fixes.edited(pod)}); "
         "where they do, add decode servers or adapters"
     )
+    if not by_rdma:
+        yield faster
+    # a page of one token, the default of most models, lies beside no other after a while, and goes by itself
+    if pages is None or pages.value == 1:
+        where = " and ".join(dict.fromkeys(fixes.edited(one) for one in (pod, *(peer.container.pod for peer in peers))))
+        yield fixes.advice(f"Send larger pieces: --page-size {_PAGE} on both sides, in {where}")
+    if by_rdma:
+        yield faster
 
 
 def _fixes(pod: Pod, engine: Engine) -> Iterator[Fix]:
