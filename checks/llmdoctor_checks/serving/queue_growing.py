@@ -94,6 +94,7 @@ _CAPPED = expression(
     r"max_running_requests is capped to (?P<most>\d{1,6}) by the mamba state cache "
     r"\(max_mamba_cache_size=(?P<size>\d{1,9}), (?P<each>\d{1,4}) state slots per request\)"
 )
+_TOKENS = expression(r"\btoken usage: (\d(?:\.\d{1,4})?)")
 
 #: So few slots of llama-server are a choice for one user; it gets so many times as many, where that makes no more tokens than a GPU may
 #: hold the cache of.
@@ -205,24 +206,43 @@ def _over_time(
 
 def _states(engine: Engine, load: Load, logs: Logs | None) -> tuple[Line, Fix] | None:
     """More places for the states of SGLang's hybrid models, where as many run as there are places for, and the KV cache has room."""
-    log, cache = engine.container.own_log(logs), load.recent.cache
-    if engine.name != "sglang" or log is None or cache is None or max(cache.values) >= _ROOM:
+    cache = load.recent.cache
+    capped = _capped(engine, logs) if cache is not None and max(cache.values) < _ROOM else None
+    if cache is None or capped is None:
         return None
-    if engine.value("data_parallel_size", 1) != 1:
-        return None  # each rank has places of its own
-    capped = next(reversed([*log.matching(_CAPPED, _STATES)]), None)
-    most = int(capped[1]["most"]) if capped else 0
-    if capped is None or most < 1 or load.recent.running.share(lambda n: 0.95 * most <= n <= most) < _FULL:
+    most = int(capped[1]["most"])
+    stands = load.recent.running.share(lambda n: 0.95 * most <= n <= most) >= _FULL
+    return (capped[0], _more_states(engine, capped[1], max(cache.values))) if stands else None
+
+
+def _states_by_log(engine: Engine, said: list[Said], logs: Logs) -> tuple[Line, Fix] | None:
+    """The same by what it prints: the share of the KV cache stands before that of the states."""
+    capped = _capped(engine, logs)
+    if capped is None or any(load.running != int(capped[1]["most"]) for load in said):
         return None
-    line, said = capped
-    asked, each = engine.value("max_num_seqs"), int(said["each"])
+    shares = [float(found[1]) for load in said if (found := _TOKENS.search(load.line.text[:2000]))]
+    if len(shares) < len(said) or max(shares) >= _ROOM:
+        return None
+    return capped[0], _more_states(engine, capped[1], max(shares))
+
+
+def _capped(engine: Engine, logs: Logs | None) -> tuple[Line, re.Match[str]] | None:
+    """What SGLang says of the places for states that it has, of a server without ranks that have places of their own."""
+    log = engine.container.own_log(logs) if engine.name == "sglang" else None
+    if log is None or engine.value("data_parallel_size", 1) != 1:
+        return None
+    last = next(reversed([*log.matching(_CAPPED, _STATES)]), None)
+    return last if last is not None and int(last[1]["most"]) else None
+
+
+def _more_states(engine: Engine, said: re.Match[str], share: float) -> Fix:
+    most, each, asked = int(said["most"]), int(said["each"]), engine.value("max_num_seqs")
     wanted = asked if isinstance(asked, int) and most < asked <= _MORE * most else 2 * most
     summary = (
         f"Have {engine.container.name} keep the states of {wanted} requests instead of {most} ({each} of its {said['size']} places "
-        f"each), which is taken from the KV cache: that is {max(cache.values):.0%} full. --mamba-ssm-dtype bfloat16 halves each"
+        f"each), which is taken from the KV cache: that is {share:.0%} full. --mamba-ssm-dtype bfloat16 halves each"
     )
-    size = str(each * wanted)
-    return line, fixes.set_flag(engine, "max_mamba_cache_size", "--max-mamba-cache-size", size, summary)
+    return fixes.set_flag(engine, "max_mamba_cache_size", "--max-mamba-cache-size", str(each * wanted), summary)
 
 
 def _fix(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, metrics: Metrics, load: Load) -> Fix:
@@ -383,13 +403,17 @@ def _by_log(pod: Pod, engine: Engine, subject: Subject, logs: Logs, metrics: Met
     said = whole if slowly and not _grew(said) else said
     times = -(-(last.waiting + last.running) // max(last.running, 1))
     spread = f". At this moment {idle[0]} runs {idle[1].last:.0f}, and has no queue" if idle else ""
+    states = _states_by_log(engine, said[-RECENT:], logs) if idle is None else None
+    shown = (idle[1].evidence(),) if idle else (log_evidence(states[0]),) if states else ()
     yield Finding(
         summary=f"{last.waiting} requests wait in {engine.container.name or engine.title} while {last.running} run; "
         f"{count_of(len(said) - 1, 'statement')} before {said[0].waiting} waited{spread}.",
-        evidence=(log_evidence(said[0].line), log_evidence(last.line), *((idle[1].evidence(),) if idle else ())),
+        evidence=(log_evidence(said[0].line), log_evidence(last.line), *shown),
         explains=_LATE_ANSWERS,
         fix=spread_fix(pod)
         if idle
+        else states[1]
+        if states
         else more_replicas(pod, times, "they have all that is here now in service at once", _whether_spread(subject)),
         order=last.line.order,
     )
