@@ -31,7 +31,7 @@ Role = Literal[
     # an engine's load
     "waiting", "running", "kv_usage", "kv_used", "kv_total", "preemptions", "prefix_hits", "prefix_queries",
     "prompt_tokens", "generation_tokens", "prompt_length", "generation_length", "ttft", "itl", "e2e",
-    "queue_time", "arrived", "finished", "errors", "http", "aborted", "max_running", "cache_config",
+    "queue_time", "grammar_queue", "arrived", "finished", "errors", "http", "aborted", "max_running", "cache_config",
     # a container, by cAdvisor
     "cpu_seconds", "cpu_periods", "cpu_throttled", "memory_working_set", "memory_rss", "memory_limit",
     "oom_events", "cpu_waiting",
@@ -133,6 +133,7 @@ _ROWS: dict[str, tuple[_Row, ...]] = {
         ("itl", "sglang:time_per_output_token_seconds", "histogram", "", "0.4.6", {}),
         ("e2e", "sglang:e2e_request_latency_seconds", "histogram", "", "", {}),
         ("queue_time", "sglang:queue_time_seconds", "histogram", "0.5.5", "", {}),
+        ("grammar_queue", "sglang:num_grammar_queue_reqs", "gauge", "0.4.10", "", {}),
         ("finished", "sglang:num_requests_total", "counter", "0.4.6", "", {}),
         ("aborted", "sglang:num_aborted_requests_total", "counter", "0.4.10", "", {}),
     ),

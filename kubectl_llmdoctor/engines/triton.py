@@ -53,6 +53,7 @@ _FIELDS = {
     "enable_kv_cache_reuse": ("enable_prefix_caching", "bool"),
     "enable_chunked_context": ("enable_chunked_prefill", "bool"),
     "kv_cache_host_memory_bytes": ("host_cache_bytes", "int"),
+    "batch_scheduler_policy": ("capacity_scheduler_policy", "str"),
     "max_beam_width": ("max_beam_width", "int"),
 }
 

@@ -61,6 +61,7 @@ _FILE = {
     "kv_cache_config.dtype": ("kv_cache_dtype", "str"),
     "kv_cache_config.enable_block_reuse": ("enable_prefix_caching", "bool"),
     "kv_cache_config.max_tokens": ("max_total_tokens", "int"),
+    "scheduler_config.capacity_scheduler_policy": ("capacity_scheduler_policy", "str"),
     "enable_chunked_prefill": ("enable_chunked_prefill", "bool"),
     "enable_attention_dp": ("enable_dp_attention", "bool"),
     "quant_config.quant_algo": ("quantization", "str"),

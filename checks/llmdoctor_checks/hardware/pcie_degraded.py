@@ -1,6 +1,6 @@
 """A GPU whose link to the host is narrower or slower than it could be."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from kubectl_llmdoctor.api import (
     MACHINE,
@@ -23,6 +23,8 @@ _MOST_REPLAYS = 8
 _MANY_CORRECTED = 20
 #: How the ids of nodes begin that are virtual machines of a cloud, where their type does not say otherwise.
 _CLOUDS = ("aws://", "gce://", "azure://")
+#: What is done at a machine that somebody may open.
+_BY_HAND = "Reseat the card or its riser"
 #: The address of a device on the first bus.
 _BUS_0 = expression(r"(?:[0-9a-fA-F]{4,8}:)?00:")
 
@@ -78,7 +80,7 @@ def pcie_degraded(pod: Pod, hardware: Hardware) -> Iterator[Finding]:
                 *by_others(hardware, "pcie-degraded"),
             ),
             explains=("slow-load",),
-            fix=looked_at(hardware, f"{_set_right(hardware)}, then look at its link again"),
+            fix=looked_at(hardware, f"{_set_right(hardware)}{_wider(hardware, slow)}, then look at its link again"),
         )
     else:
         yield from _noisy(hardware)
@@ -100,12 +102,20 @@ def _noisy(hardware: Hardware) -> Iterator[Finding]:
     )
 
 
+def _wider(hardware: Hardware, slow: Sequence[tuple[Device, str]]) -> str:
+    """Where a link is narrow, its slot may be: an open machine, whose slots somebody chose."""
+    narrow = [d.pcie for d, _ in slow if d.pcie.width and d.pcie.max_width and d.pcie.width < d.pcie.max_width]
+    if not narrow or not _set_right(hardware).startswith(_BY_HAND):
+        return ""
+    return f", or give it a slot with {narrow[0].max_width} lanes (the board's manual and its bifurcation in the BIOS say which has them)"
+
+
 def _set_right(hardware: Hardware) -> str:
     """What sets a bad contact right, by who may touch the machine."""
     node = hardware.pod.cluster.item("Node", "", hardware.node)
     if node is not None and str(dig(node.raw, "spec.providerID") or "").startswith(_CLOUDS):
         return f"Have the cloud give {hardware.node} another host (stop and start the instance, or replace the node)"
-    return f"Reseat the card or its riser on {hardware.node}"
+    return f"{_BY_HAND} on {hardware.node}"
 
 
 def _broken(pod: Pod, hardware: Hardware, errors: list[BusError]) -> Finding:

@@ -1,7 +1,9 @@
-"""KV caches that come from prefill to decode at the pace of TCP.
+"""KV caches that come from prefill to decode at the pace of TCP, or for which many requests wait whose prompt is read.
 
 Sources: vLLM `kv_connector/v1/metrics.py` (every ten seconds with a transfer in them), `nixl/stats.py` and `mooncake/stats.py`: of several
-ranks each transfer counts by itself, and the throughput is that of a rank.
+ranks each transfer counts by itself, and the throughput is that of a rank. SGLang `scheduler_metrics_mixin.py` (`#inflight-req` of a
+prefill server: those that are read, and of which the cache is on its way); `disaggregation/common/conn.py` and `mooncake/conn.py`: where
+both sides have as many tensor parallel ranks, or the model's attention is latent, whole pages go, else a piece for each token and head.
 """
 
 from collections.abc import Iterator
@@ -15,10 +17,13 @@ from kubectl_llmdoctor.api import (
     Line,
     Logs,
     Pod,
+    engines_in,
     expression,
     fixes,
     log_evidence,
     pod_evidence,
+    say_seconds,
+    seconds_between,
     written_ago,
 )
 from llmdoctor_checks.multi_gpu._layouts import beside
@@ -30,8 +35,18 @@ _SAID = expression(
     rf"KV Transfer metrics: Num successful transfers=(?P<count>\d{{1,9}}), .{{0,60}}?Avg xfer time \(ms\)=(?P<ms>{_NUMBER}), "
     rf".{{0,120}}?Avg MB per transfer=(?P<size>{_NUMBER}), Throughput \(MB/s\)=(?P<pace>{_NUMBER})"
 )
+#: What SGLang's prefill server states of a step, and of the requests whose cache it sends.
+_UNDER_WAY = "#inflight-req: "
+_STEP = expression(r"Prefill batch.{0,20}?#new-seq: (?P<new>\d{1,6}),.{0,300}?#inflight-req: (?P<sent>\d{1,6})")
 #: All that is looked for here.
-LITERALS = (_STATED,)
+LITERALS = (_STATED, _UNDER_WAY)
+
+#: So many statements in so many seconds, and so many requests in each of them of which each waits so long, at least.
+_STEPS, _STEP_SECONDS, _MANY, _WAITS_SECONDS = 12, 60, 8, 5.0
+#: A page of so many tokens goes in one piece.
+_PAGE = 64
+#: By latent attention each rank has the whole of the cache, so that the sides need not be alike.
+_LATENT = expression(r"(?i)deepseek[-_]?(?:v[2-9]|r1|coder-v2)|kimi|glm-?5|longcat|mistral-large-3")
 
 #: The last statements, and the fewest of them and of transfers in them that say how it is: the first ones set up connections.
 _LATEST, _FEWEST, _TRANSFERS = 12, 5, 10
@@ -94,6 +109,76 @@ def slow(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
         fixes=tuple(_fixes(pod, engine)),
         order=last.line.order,
     )
+
+
+def piled_up(pod: Pod, engine: Engine, logs: Logs) -> Iterator[Finding]:
+    """A prefill server of SGLang whose requests are read, and then wait long for their cache to be sent.
+
+    By Little's law each waits as long as those that are on their way, divided by how many are read in a second.
+    """
+    log = logs.current(engine.container.name)
+    if engine.name != "sglang" or log is None or not (pod.ready or pod.log_only):
+        return
+    said = [*log.matching(_STEP, _UNDER_WAY, most=4000)]
+    said = [one for one in said if "TP" not in one[0].text[:60] or " TP0" in one[0].text[:60]][-4 * _STEPS :]
+    if len(said) < _STEPS or (written_ago(said[-1][0], pod.cluster.now) or 0) > _LATELY:
+        return
+    seconds = seconds_between(said[0][0], said[-1][0]) or 0
+    sent, read = [int(one["sent"]) for _, one in said], sum(int(one["new"]) for _, one in said[1:])
+    if seconds < _STEP_SECONDS or min(sent) < _MANY or not read or sent[-1] < sent[0] / 2:
+        return
+    waits = sum(sent) / len(sent) * seconds / read
+    if waits < _WAITS_SECONDS:
+        return
+    yield Finding(
+        severity="warning",
+        confidence="likely",
+        summary=f"{sent[-1]} requests whose prompt {engine.container.name} has read wait for their KV cache to be sent to the decode "
+        f"side, each for about {say_seconds(waits)}: it reads prompts faster than it sends what it made of them.",
+        evidence=(log_evidence(said[0][0], _UNDER_WAY), log_evidence(said[-1][0], _UNDER_WAY)),
+        explains=("queue-growing", "gateway-timeout"),
+        fixes=tuple(_as_fast(pod, engine)),
+        order=said[-1][0].order,
+    )
+
+
+def _as_fast(pod: Pod, engine: Engine) -> Iterator[Fix]:
+    """As many ranks on both sides, where they are not alike; RDMA otherwise."""
+    peers = [
+        peer
+        for other in pod.of_namespace
+        if not other.leaving
+        for peer in engines_in(other)
+        if peer.name == engine.name and peer.side == "decode" and peer.value("model") == engine.value("model")
+    ]
+    ranks = engine.value("tensor_parallel_size", 1)
+    apart = next((peer for peer in peers if peer.value("tensor_parallel_size", 1) != ranks), None)
+    # with attention divided by data each rank has another number of heads
+    plain = all(one.value("data_parallel_size", 1) == 1 for one in (engine, *peers))
+    if apart is not None and plain and not _LATENT.search(str(engine.value("model"))):
+        theirs = apart.value("tensor_parallel_size", 1)
+        yield fixes.advice(
+            f"Give prefill and decode as many tensor parallel ranks (--tp-size: {ranks} in {fixes.edited(pod)}, {theirs} in "
+            f"{fixes.edited(apart.container.pod)}): between unlike ones a cache goes token by token"
+        )
+    asked = fixes.request_rdma(
+        engine.container, "Give {container} the RDMA devices of its nodes ({rdma}), on both sides"
+    )
+    if not rdma_device(pod) and asked is not None:
+        yield asked
+    by_rdma, pages = engine.explicit("disaggregation_ib_device") is not None, engine.explicit("page_size")
+    faster = fixes.advice(
+        f"Have the caches go by RDMA: --disaggregation-ib-device naming the adapters beside the GPUs, on both sides ({fixes.edited(pod)}); "
+        "where they do, add decode servers or adapters"
+    )
+    if not by_rdma:
+        yield faster
+    # a page of one token, the default of most models, lies beside no other after a while, and goes by itself
+    if pages is None or pages.value == 1:
+        where = " and ".join(dict.fromkeys(fixes.edited(one) for one in (pod, *(peer.container.pod for peer in peers))))
+        yield fixes.advice(f"Send larger pieces: --page-size {_PAGE} on both sides, in {where}")
+    if by_rdma:
+        yield faster
 
 
 def _fixes(pod: Pod, engine: Engine) -> Iterator[Fix]:

@@ -139,6 +139,10 @@ def kv_transfer_failed(pod: Pod, subject: Subject, logs: Logs | None) -> Iterato
     Where the cache does come, vLLM says every ten seconds how long that took. Over TCP it is a second and more for each request, which
     RDMA or NVLink does in some hundredths: the first token comes later by as much.
 
+    SGLang's prefill server says in each step how many requests wait for their cache to be sent (`#inflight-req`). Many of them, each for
+    seconds, mean a slow way: TCP, one adapter for all GPUs, or sides with other numbers of tensor parallel ranks, between which the cache
+    of a model without latent attention goes token by token.
+
     A server may come up without its store of KV caches, or without being found by its peers, which it says once, as it starts.
 
     LMCache hands the cache from each tensor parallel rank of prefill to the one of the same number in decode: an engine with more or
@@ -172,6 +176,7 @@ def kv_transfer_failed(pod: Pod, subject: Subject, logs: Logs | None) -> Iterato
     if logs is not None:
         for server in subject.engines(pod):
             yield from _slow_transfers.slow(pod, server, logs)
+            yield from _slow_transfers.piled_up(pod, server, logs)
     yield from _fetched_late(pod, subject, logs) if logs is not None else ()
     yield from _in_vain(pod, subject, logs) if logs is not None else ()
     yield from _computed_again.computed_again(pod, logs) if logs is not None else ()

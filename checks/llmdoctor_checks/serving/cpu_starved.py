@@ -33,6 +33,7 @@ from kubectl_llmdoctor.api import (
 from llmdoctor_checks._consequences import CRASHED
 from llmdoctor_checks._load import last_load, recent_load, works
 from llmdoctor_checks._offloaded import BUFFER, on_the_cpu
+from llmdoctor_checks.serving._front_end import before_the_engine
 from llmdoctor_checks.serving._processes import busy
 from llmdoctor_checks.serving._saturation import SUSTAINED_SECONDS, load_of
 
@@ -134,6 +135,10 @@ def cpu_starved(
     kernel shares them out by the requests, so that it falls back to what it requested: a risk where its tasks wait for cores
     already, a note where they do not.
 
+    The process that takes requests in may be what all wait for, however many cores there are: it fills in templates, tokenizes, and
+    makes tensors of images, one request after the other. The scheduler has no queue then and the GPU little to do, while first tokens
+    come late: by Little's law more requests are on the way to their first token than wait and run together.
+
     So it is with a proxy in the pod: each request and each token goes through it, and the small limit that its injector gives
     it is soon used up.
 
@@ -150,7 +155,8 @@ def cpu_starved(
     ## Fix
 
     Give at least one core per GPU worker and two for the API server and the engine core. Raise or remove the CPU
-    *limit* first: a limit throttles even when the node is idle.
+    *limit* first: a limit throttles even when the node is idle. Where a single process takes requests in, give it others
+    beside it (`--api-server-count`, SGLang's `--tokenizer-worker-num`).
 
     ## References
 
@@ -173,6 +179,9 @@ def cpu_starved(
         return
     if (beside := _proxy_beside(pod, engine, metrics, hardware, logs)) is not None:
         yield beside
+        return
+    if metrics is not None and (late := before_the_engine(pod, engine, metrics)) is not None:
+        yield late
         return
     yield from _above_request(pod, engine.container, metrics)
     yield from _too_few_cores(pod, engine)

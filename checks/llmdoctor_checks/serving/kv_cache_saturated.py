@@ -1,6 +1,7 @@
 """A KV cache that is full while requests wait for it."""
 
 import itertools
+import math
 import re
 from collections.abc import Iterator
 
@@ -113,6 +114,17 @@ _CACHE = "KV cache usage: "
 #: vLLM takes 0.9 of a GPU's memory, in releases of late 0.92; who gave it so little left most of it to nobody, or to a neighbour.
 _SMALL_SHARE = 0.45
 
+#: A cache that somebody gave no more of its GPU than this share could be larger, as a rule.
+_SMALL_CACHE = 0.25
+
+#: The option for the number of requests at once; below so many that run it is no matter of that. What of those that run has room all the
+#: time is so much. Where one is preempted for two that end, more is thrown away than waiting would cost.
+_AT_ONCE = {"vllm": "--max-num-seqs", "sglang": "--max-running-requests"}
+_MANY, _KEPT, _THRASHES = 16, 0.9, 0.5
+
+#: What TensorRT-LLM's scheduler is told (`llmapi/llm_args.py`, CapacitySchedulerPolicy), beside GUARANTEED_NO_EVICT and STATIC_BATCH.
+_EVICTS = "MAX_UTILIZATION"
+
 #: How a model is divided among GPUs, and what else of an engine is.
 _TENSOR = {"vllm": "--tensor-parallel-size", "sglang": "--tp-size"}
 _PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
@@ -146,7 +158,8 @@ def kv_cache_saturated(
     Make the cache larger (`--gpu-memory-utilization` as far as it goes, an fp8 cache, more GPUs), shorten what one request
     may take (`--max-model-len`), or add replicas. Where the weights take more of the only GPU than the cache, and the cache holds less
     than two requests of full length, a second GPU for the same server (`--tensor-parallel-size 2`) gives it more room than a second
-    replica: the weights are there once.
+    replica: the weights are there once. Where requests are preempted all the time, fewer at once (`--max-num-seqs`) take less work:
+    who waits for a place costs nothing, and who is preempted is computed again. So it is with TensorRT-LLM's policy MAX_UTILIZATION.
 
     ## References
 
@@ -206,8 +219,27 @@ def _over_time(pod: Pod, sizing: Sizing, metrics: Metrics, load: Load, whole: Sp
         f"{load.waiting.last:.0f} requests wait for room while {load.running.last:.0f} run{lost}.",
         evidence=(*evidence(load), *shown),
         explains=("queue-growing", "gateway-timeout"),
-        fixes=(spread.fix,) if spread else _fixes(pod, sizing, more),
+        fixes=(spread.fix,)
+        if spread
+        else _fixes(pod, sizing, more, *_fewer_at_once(sizing.engine, metrics, load, times)),
     )
+
+
+def _fewer_at_once(engine: Engine, metrics: Metrics, load: Load, times: int) -> tuple[Fix | None, bool]:
+    """A limit of requests at once that the cache has room for, where running ones are preempted; and whether most of them are."""
+    option, finished = _AT_ONCE.get(engine.name), metrics.increase("finished")
+    running = load.recent.running
+    wanted = math.floor(_KEPT * running.mean / 8) * 8 if running.mean >= _MANY else 0
+    told = engine.explicit("max_num_seqs")
+    if option is None or not times or not wanted or (told and isinstance(told.value, int) and told.value <= wanted):
+        return None, False
+    rate = times / max(running.seconds, 1)
+    often = finished is not None and not finished.lifetime and rate >= _THRASHES * finished.rate
+    summary = (
+        f"Have {engine.container.name} run {wanted} requests at once at most ({option} {wanted}): the cache has room for about "
+        f"{running.mean:.0f}, and one that waits costs nothing, where one that is preempted is computed again"
+    )
+    return fixes.set_flag(engine, "max_num_seqs", option, str(wanted), summary), often
 
 
 def _at_once(pod: Pod, sizing: Sizing, metrics: Metrics) -> Iterator[Finding]:
@@ -550,14 +582,21 @@ def _none_has_room(pod: Pod, engine: Engine, said: list[Statement]) -> Finding |
     )
 
 
-def _fixes(pod: Pod, sizing: Sizing, more: str) -> tuple[Fix, ...]:
-    """Replicas, or more memory for the cache; by what says how many it takes, else twice as many."""
+def _fixes(pod: Pod, sizing: Sizing, more: str, fewer: Fix | None = None, often: bool = False) -> tuple[Fix, ...]:
+    """Replicas, or more memory for the cache; by what says how many it takes, else twice as many.
+
+    Where requests are preempted as often as every second one ends, `often`, fewer at once come first.
+    """
     need = re.search(r"(\d{1,6}) replicas instead of (\d{1,6}) take it", more)
     times = int(need[1]) / max(int(need[2]), 1) if need else 2
     return (
         *_larger_share(pod, sizing.engine),
+        *_whole_share(pod, sizing),
+        *_without_eviction(pod, sizing.engine),
+        *((fewer,) if fewer and often else ()),
         *(_second_gpu(pod, sizing) if times <= 2 else ()),
         more_replicas(pod, times, more.removeprefix("; ") or "each has a cache of its own"),
+        *((fewer,) if fewer and not often else ()),
         fixes.advice(
             f"Give the cache of {fixes.edited(pod)} more memory: kubectl llmdoctor fit says how much it takes"
         ),
@@ -581,6 +620,34 @@ def _larger_share(pod: Pod, engine: Engine) -> Iterator[Fix]:
             f"Raise --gpu-memory-utilization from {share.value} to {twice}: all that is added is cache, as far as nothing else takes the "
             "rest of the memory",
         )
+
+
+def _whole_share(pod: Pod, sizing: Sizing) -> Iterator[Fix]:
+    """What gpu-memory-utilization leaves, where somebody gave vLLM's cache a size that is a small part of its GPU."""
+    engine, gpu = sizing.engine, sizing.accelerator.gpu if sizing.accelerator else None
+    size = engine.explicit("kv_cache_memory_bytes")
+    if engine.name != "vllm" or gpu is None or size is None or not isinstance(size.value, int):
+        return
+    if len(engines_in(pod)) != 1 or _shares_its_gpu(pod, engine) or not 0 < size.value <= _SMALL_CACHE * gpu.memory:
+        return
+    yield fixes.remove_flag(
+        engine,
+        size.name,
+        f"Take {size.flag} away: it keeps the cache at {say_bytes(size.value)} on a GPU of {say_bytes(gpu.memory)}, and without it the "
+        "cache has what --gpu-memory-utilization leaves beside the weights",
+    )
+
+
+def _without_eviction(pod: Pod, engine: Engine) -> Iterator[Fix]:
+    """TensorRT-LLM's policy that begins what it has room for to the end, where it is told to begin more, and to pause some again."""
+    policy = engine.explicit("capacity_scheduler_policy")
+    if policy is None or str(policy.value).upper() != _EVICTS:
+        return
+    default = "guaranteed_no_evict" if str(policy.value).islower() else "GUARANTEED_NO_EVICT"
+    yield fixes.advice(
+        f"Have {engine.container.name} begin only what its cache has room for up to its end: {policy.flag.rpartition('.')[2]} {default} in "
+        f"{policy.path} of {fixes.edited(pod)}; by {policy.value} it begins more, and throws away what running ones have computed"
+    )
 
 
 def _second_gpu(pod: Pod, sizing: Sizing) -> Iterator[Fix]:

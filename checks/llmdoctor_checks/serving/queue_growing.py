@@ -14,6 +14,7 @@ from kubectl_llmdoctor.api import (
     Evidence,
     Finding,
     Fix,
+    Line,
     Logs,
     Metrics,
     Pod,
@@ -84,6 +85,17 @@ _ENOUGH_REQUESTS, _FULL = 100, 0.9
 #: Where no more of the cache is taken it is no matter of room.
 _ROOM = 0.5
 
+#: So many adapters cost hardly any memory beside each other.
+_FEW_ADAPTERS = 8
+
+#: SGLang (`model_runner`, at its start), of a model part of whose layers keep a state of each request: there are places for so many.
+_STATES = "is capped to "
+_CAPPED = expression(
+    r"max_running_requests is capped to (?P<most>\d{1,6}) by the mamba state cache "
+    r"\(max_mamba_cache_size=(?P<size>\d{1,9}), (?P<each>\d{1,4}) state slots per request\)"
+)
+_TOKENS = expression(r"\btoken usage: (\d(?:\.\d{1,4})?)")
+
 #: So few slots of llama-server are a choice for one user; it gets so many times as many, where that makes no more tokens than a GPU may
 #: hold the cache of.
 _FEW_SLOTS, _MORE, _MOST_TOKENS = 2, 4, 131_072
@@ -102,7 +114,7 @@ _TOOK = expression(rf"total_time{_SECONDS} .{{0,200}}?queue_time{_SECONDS} infer
 _LATE_ANSWERS = ("gateway-timeout",)
 
 
-@check("queue-growing", since="0.2", severity="warning", literals=(_ONE_AT_A_TIME, *SHED, _QUEUED, FULL))
+@check("queue-growing", since="0.2", severity="warning", literals=(_ONE_AT_A_TIME, *SHED, _QUEUED, FULL, _STATES))
 def queue_growing(
     pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, logs: Logs | None, metrics: Metrics | None
 ) -> Iterator[Finding | Abstain]:
@@ -125,7 +137,8 @@ def queue_growing(
 
     Add replicas, and scale on the number of waiting requests (`hpa-wrong-metric` says how). Limit what one client may send. Where
     the KV cache is full, see `kv-cache-saturated` first. Where it is not, and as many requests run as the engine may run at
-    once, raise that limit (`--max-num-seqs`).
+    once, raise that limit (`--max-num-seqs`). vLLM takes requests of `--max-loras` adapters (1 by default) into a batch, SGLang's hybrid
+    models as many requests as there are places for their states: where few run beside an empty cache, that is what they wait for.
 
     ## References
 
@@ -144,7 +157,7 @@ def queue_growing(
         return
     load = load_of(metrics)
     if metrics is not None and load is not None:
-        yield from _over_time(pod, engine, subject, cluster, metrics, load)
+        yield from _over_time(pod, engine, subject, cluster, metrics, load, logs)
     elif logs is not None and (found := list(_by_log(pod, engine, subject, logs, metrics))):
         yield from found
     elif metrics is not None:
@@ -155,7 +168,7 @@ def queue_growing(
 
 
 def _over_time(
-    pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, metrics: Metrics, load: Load
+    pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, metrics: Metrics, load: Load, logs: Logs | None
 ) -> Iterator[Finding]:
     waiting, running = load.waiting, load.running
     least = min(_LEAST, max(_LEAST_OF_FEW, _TURNS * load.recent.running.mean))
@@ -164,8 +177,12 @@ def _over_time(
     if waiting.last < _LEAST and load.recent.waiting.mean < _LEAST_OF_FEW:
         return  # a few that wait at one look
     spread, said = idle_peer(metrics, load), tuple[Evidence, ...]()
+    turns = None if load.grows or spread is not None or load.drains else _adapters_in_turn(engine, load)
     # a batch that one client handed in is worked off where it is
-    if not load.grows and (spread is None or load.drains):
+    if not load.grows and (spread is None or load.drains) and turns is None:
+        return
+    if turns is not None:
+        yield turns
         return
     finished = metrics.increase("finished")
     wait = ""
@@ -174,13 +191,58 @@ def _over_time(
     if spread is not None:
         wait += f". Meanwhile {spread.name} runs {max(spread.running.values):.0f} at most, and has no queue"
         said = (spread.running.evidence(),)
+    states = _states(engine, load, logs) if spread is None else None
+    if states is not None:
+        wait += ". It has places for the states of no more"
+        said = (log_evidence(states[0]),)
     yield Finding(
         summary=f"{waiting.last:.0f} requests wait in {engine.container.name} while {running.last:.0f} run, and "
         f"{say_seconds(waiting.seconds)} before {waiting.points[0][1]:.0f} waited{wait}.",
         evidence=(*evidence(load), *said),
         explains=_LATE_ANSWERS,
-        fix=spread.fix if spread else _fix(pod, engine, subject, cluster, metrics, load),
+        fix=spread.fix if spread else states[1] if states else _fix(pod, engine, subject, cluster, metrics, load),
     )
+
+
+def _states(engine: Engine, load: Load, logs: Logs | None) -> tuple[Line, Fix] | None:
+    """More places for the states of SGLang's hybrid models, where as many run as there are places for, and the KV cache has room."""
+    cache = load.recent.cache
+    capped = _capped(engine, logs) if cache is not None and max(cache.values) < _ROOM else None
+    if cache is None or capped is None:
+        return None
+    most = int(capped[1]["most"])
+    stands = load.recent.running.share(lambda n: 0.95 * most <= n <= most) >= _FULL
+    return (capped[0], _more_states(engine, capped[1], max(cache.values))) if stands else None
+
+
+def _states_by_log(engine: Engine, said: list[Said], logs: Logs) -> tuple[Line, Fix] | None:
+    """The same by what it prints: the share of the KV cache stands before that of the states."""
+    capped = _capped(engine, logs)
+    if capped is None or any(load.running != int(capped[1]["most"]) for load in said):
+        return None
+    shares = [float(found[1]) for load in said if (found := _TOKENS.search(load.line.text[:2000]))]
+    if len(shares) < len(said) or max(shares) >= _ROOM:
+        return None
+    return capped[0], _more_states(engine, capped[1], max(shares))
+
+
+def _capped(engine: Engine, logs: Logs | None) -> tuple[Line, re.Match[str]] | None:
+    """What SGLang says of the places for states that it has, of a server without ranks that have places of their own."""
+    log = engine.container.own_log(logs) if engine.name == "sglang" else None
+    if log is None or engine.value("data_parallel_size", 1) != 1:
+        return None
+    last = next(reversed([*log.matching(_CAPPED, _STATES)]), None)
+    return last if last is not None and int(last[1]["most"]) else None
+
+
+def _more_states(engine: Engine, said: re.Match[str], share: float) -> Fix:
+    most, each, asked = int(said["most"]), int(said["each"]), engine.value("max_num_seqs")
+    wanted = asked if isinstance(asked, int) and most < asked <= _MORE * most else 2 * most
+    summary = (
+        f"Have {engine.container.name} keep the states of {wanted} requests instead of {most} ({each} of its {said['size']} places "
+        f"each), which is taken from the KV cache: that is {share:.0%} full. --mamba-ssm-dtype bfloat16 halves each"
+    )
+    return fixes.set_flag(engine, "max_mamba_cache_size", "--max-mamba-cache-size", str(each * wanted), summary)
 
 
 def _fix(pod: Pod, engine: Engine, subject: Subject, cluster: Cluster, metrics: Metrics, load: Load) -> Fix:
@@ -251,6 +313,30 @@ def _adapters(engine: Engine, load: Load) -> int | None:
     return adapters if few and max(cache.values) < _ROOM else None
 
 
+def _adapters_in_turn(engine: Engine, load: Load) -> Finding | None:
+    """A queue that neither grows nor shrinks, though few run and the cache is empty: more adapters are there than a batch takes."""
+    slots, modules = _adapters(engine, load), engine.value("lora_modules")
+    named = len(modules) if isinstance(modules, list | tuple) else 0
+    if slots is None or named <= slots:
+        return None
+    wanted = min(named, max(2 * slots, _FEW_ADAPTERS))
+    return Finding(
+        confidence="possible",  # who reads long prompts lets others wait, too
+        summary=f"{load.recent.waiting.mean:.0f} requests have waited in {engine.container.name} on average of "
+        f"{say_seconds(load.recent.waiting.seconds)} while {load.recent.running.mean:.0f} run and its KV cache has room: a batch takes "
+        f"{count_of(slots, 'adapter')}, and {named} are served, so that the requests of one wait until those of another are done.",
+        evidence=evidence(load),
+        explains=_LATE_ANSWERS,
+        fix=fixes.set_flag(
+            engine,
+            "max_loras",
+            "--max-loras",
+            str(wanted),
+            f"Let requests of {wanted} adapters share a batch instead of {slots}",
+        ),
+    )
+
+
 def _start_of(pod: Pod, engine: Engine) -> float | None:
     """How long the pod took from the start of its engine to being ready; None where a restart or a failed probe hides it."""
     ready, started = pod.condition("Ready"), engine.container.started
@@ -317,13 +403,17 @@ def _by_log(pod: Pod, engine: Engine, subject: Subject, logs: Logs, metrics: Met
     said = whole if slowly and not _grew(said) else said
     times = -(-(last.waiting + last.running) // max(last.running, 1))
     spread = f". At this moment {idle[0]} runs {idle[1].last:.0f}, and has no queue" if idle else ""
+    states = _states_by_log(engine, said[-RECENT:], logs) if idle is None else None
+    shown = (idle[1].evidence(),) if idle else (log_evidence(states[0]),) if states else ()
     yield Finding(
         summary=f"{last.waiting} requests wait in {engine.container.name or engine.title} while {last.running} run; "
         f"{count_of(len(said) - 1, 'statement')} before {said[0].waiting} waited{spread}.",
-        evidence=(log_evidence(said[0].line), log_evidence(last.line), *((idle[1].evidence(),) if idle else ())),
+        evidence=(log_evidence(said[0].line), log_evidence(last.line), *shown),
         explains=_LATE_ANSWERS,
         fix=spread_fix(pod)
         if idle
+        else states[1]
+        if states
         else more_replicas(pod, times, "they have all that is here now in service at once", _whether_spread(subject)),
         order=last.line.order,
     )
