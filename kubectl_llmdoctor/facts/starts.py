@@ -253,6 +253,8 @@ _STOPS = (
 _ENOUGH = "Maximum request limit of "
 #: How uvicorn says that it has begun, and what a terminal shows of the key by which a person ends what runs there.
 _STARTED, _BY_HAND = "Started server process [", "^C"
+#: With what vLLM's server answers once its engine has died, before it ends itself (entrypoints/launcher.py).
+_ENGINE_DEAD = "EngineDeadError"
 #: How many lines before it was told to stop something must have gone wrong, to be what ended it.
 _BEFORE_STOP = 60
 #: What begins a start of a server, whatever it is that it loads.
@@ -379,7 +381,11 @@ def stopped_at(log: Log) -> Line | None:
     # uvicorn that watches its files (--reload) stops its worker and starts another, and is told so by nobody
     if line.text.startswith(_BY_HAND) or any(x.number > line.number for x in log.find(_STARTED)):
         return None
-    begin = max(next(reversed(restarts(log)), 1), line.number - _BEFORE_STOP)
+    start = next(reversed(restarts(log)), 1)
+    # whose engine has died ends by itself, however much its ranks print in between
+    if any(start <= x.number < line.number for x in log.find(_ENGINE_DEAD)):
+        return None
+    begin = max(start, line.number - _BEFORE_STOP)
     # what a signal leaves behind in Python is a traceback, whose last line tells of it
     frames = line.text.rstrip().endswith("KeyboardInterrupt: terminated")
     above = list(log.lines(begin, line.number - 1))

@@ -42,6 +42,9 @@ _KEYS = {
     "localai": ("--api-keys", "LOCALAI_API_KEY"),
 }
 
+#: Those of which a worker may run without an API: where their command is known, a server of them always has a port.
+_FRONTED = ("vllm", "sglang", "tensorrt-llm")
+
 #: How a variable may be called that holds a server's key; those of the hubs from which it downloads are another's.
 _KEY_VARIABLE, _OF_A_HUB = r"(?i)api_?keys?$|auth|token$", r"^(?:NGC|NVIDIA|HF|HUGGING|WANDB|OPENAI)"
 
@@ -95,7 +98,7 @@ def api_exposed(pod: Pod, subject: Subject, cluster: Cluster, logs: Logs | None)
     - https://docs.vllm.ai/en/latest/usage/security/
     """
     for engine in subject.engines(pod):
-        if _has_key(engine):
+        if _has_key(engine) or _without_api(engine):
             continue
         used = _used(pod, engine, logs) if engine.name == "ollama" and logs is not None else None
         found = used or _open(pod, _Listener(engine.label, engine.container, ports(engine), engine), cluster)
@@ -250,6 +253,14 @@ def _has_key(engine: Engine) -> bool:
         return True
     words = list(engine.container.spec.argv)
     return any("--api-key" in word for word in words)
+
+
+def _without_api(engine: Engine) -> bool:
+    """Whether it is known to open no port for requests: a worker behind another's front end (Dynamo's, or a headless one)."""
+    found = engine.found
+    return (
+        found.argv_known and engine.name in _FRONTED and engine.get("port") is None and "port" not in found.unresolved
+    )
 
 
 def _unseen(container: Container) -> bool:
