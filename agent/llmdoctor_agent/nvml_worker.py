@@ -594,17 +594,18 @@ class Worker:
 
     def _read_peers(self, number: int) -> None:
         """Which pairs cannot reach each other; fixed while the driver runs, so once, when all GPUs have been read."""
-        boards = self._boards
-        if self._peers_known or len(boards) < 2 or any(board.handle is None for board in boards):
+        # Taken once: a GPU that is lost in the meantime loses its handle to another thread.
+        handles = {board.index: board.handle for board in self._boards}
+        if self._peers_known or len(handles) < 2 or None in handles.values():
             return
-        matrix: dict[int, dict[int, str]] = {board.index: {} for board in boards}
+        matrix: dict[int, dict[int, str]] = {index: {} for index in handles}
         try:
-            for one in boards:
-                for other in boards:
-                    if one is not other:
-                        status = pynvml.nvmlDeviceGetP2PStatus(one.handle, other.handle, _P2P_READ)
+            for one, handle in handles.items():
+                for other, other_handle in handles.items():
+                    if one != other:
+                        status = pynvml.nvmlDeviceGetP2PStatus(handle, other_handle, _P2P_READ)
                         if status in _P2P:
-                            matrix[one.index][other.index] = _P2P[status]
+                            matrix[one][other] = _P2P[status]
         except pynvml.NVMLError:
             return  # not of such boards, with MIG, or one is lost; to be tried again
         self._peers_known = True

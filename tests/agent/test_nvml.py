@@ -514,6 +514,17 @@ def test_xids_survive_a_new_start_of_nvml(start: Start) -> None:
 
 
 @standin
+def test_a_gpu_that_is_lost_while_pairs_are_read_costs_the_others_nothing(start: Start) -> None:
+    one, scene = start([*scenes.h100(3), "hang * nvmlDeviceGetP2PStatus"])
+    one.read()
+    one.read()  # pairs are asked for once all GPUs have been read
+    scene.add("fail 1 nvmlDeviceGetHandleByIndex_v2 15")
+    assert gpus_of(one.read())[1].lost == "lost"
+    scene.remove("hang * nvmlDeviceGetP2PStatus")
+    until(one.read, lambda reading: gpus_of(reading)[0].no_p2p is not None)
+
+
+@standin
 def test_xids_of_the_others_are_heard_after_a_gpu_is_lost(start: Start) -> None:
     one, scene = start([*scenes.h100(3), "fail 0 nvmlDeviceRegisterEvents 3"])
     one.read()
