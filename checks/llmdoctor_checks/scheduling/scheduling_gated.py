@@ -46,6 +46,7 @@ from llmdoctor_checks.scheduling._kueue import (
     requested,
     workloads,
 )
+from llmdoctor_checks.scheduling._raising import shown_queue
 from llmdoctor_checks.scheduling._words import EXPLAINS, sentence
 
 #: Who sets and lifts a gate, by the domain in its name.
@@ -741,7 +742,7 @@ def _of_namespaces(subject: Subject, queued: list[Item]) -> Fix:
     return fixes.platform(
         f"Label namespace {namespace} as spec.namespaceSelector of {whose} demands, or have that take it; without a selector the queue "
         "takes no namespace, with {} all",
-        f"kubectl get clusterqueues.kueue.x-k8s.io {shlex.quote(name)} -o yaml".replace(" ''", ""),
+        *shown_queue(queued[0], name),
         f"kubectl get namespace {namespace} --show-labels",
     )
 
