@@ -7,7 +7,6 @@ from kubectl_llmdoctor.api import (
     Events,
     Finding,
     Fix,
-    Item,
     Node,
     Pod,
     Subject,
@@ -16,6 +15,7 @@ from kubectl_llmdoctor.api import (
     escaped,
     fixes,
 )
+from llmdoctor_checks._scalers import scalers_of
 from llmdoctor_checks.scheduling._claims import volume_claims
 from llmdoctor_checks.scheduling._clouds import SPOT
 from llmdoctor_checks.scheduling._disruption import Taken, leaving, lost, taken
@@ -102,7 +102,12 @@ def _other_replicas(pod: Pod, subject: Subject) -> Iterator[Fix]:
     if maker := fixes.unread(pod):
         yield fixes.advice(f"Have {maker} run a second replica of {whose} now, whose number it decides on: {then}")
         return
-    for scaler, least, most in _scalers(pod, workload.item):
+    bounds = (
+        (scaler, least, most)
+        for kind, least, most in _BOUNDS
+        for scaler in scalers_of(kind, pod.namespace, [(workload.kind, workload.name)], pod.cluster)
+    )
+    for scaler, least, most in bounds:
         wanted = [{"op": "add", "path": f"/spec/{least}", "value": 2}]
         if isinstance(top := dig(scaler.raw, f"spec.{most}"), int) and top < 2:
             wanted.append({"op": "add", "path": f"/spec/{most}", "value": 2})
@@ -116,15 +121,6 @@ def _other_replicas(pod: Pod, subject: Subject) -> Iterator[Fix]:
         f"Start a second replica of {whose} now: {then}",
         f"kubectl -n {pod.namespace} scale {workload.item.kind.lower()}/{workload.item.name} --replicas=2",
     )
-
-
-def _scalers(pod: Pod, workload: Item) -> Iterator[tuple[Item, str, str]]:
-    """The autoscalers that decide on the replicas of a workload, each with its fields for the fewest and the most of them."""
-    for kind, least, most in _BOUNDS:
-        for scaler in pod.cluster.items(kind, pod.namespace):
-            target = dig(scaler.raw, "spec.scaleTargetRef")
-            if (dig(target, "kind") or "Deployment", dig(target, "name")) == (workload.kind, workload.name):
-                yield scaler, least, most
 
 
 #: Who takes nodes away by what is said of it, and the annotation by which each leaves a pod where it is.

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from kubectl_llmdoctor.api import Engine, Evidence, Fix, Item, Metrics, Pod, Span, count_of, dig, fixes, pickers_of
+from llmdoctor_checks._scalers import scalers_of
 
 #: What lasts so long is no burst and no warm-up.
 SUSTAINED_SECONDS = 600
@@ -206,10 +207,8 @@ def _scaler_of(pod: Pod, scaled: list[Item], chain: list[Item]) -> tuple[Item, s
     """
     names, owners = {(one.kind, one.name) for one in scaled}, {f"{one.kind}/{one.name}" for one in chain}
     for kind, field in _SCALERS:
-        for scaler in pod.cluster.items(kind, pod.namespace):
-            target = dig(scaler.raw, "spec.scaleTargetRef")
-            meant = dig(target, "kind") or "Deployment", dig(target, "name")
-            if meant in names and fixes.maker(scaler) not in owners:
+        for scaler in scalers_of(kind, pod.namespace, names, pod.cluster):
+            if fixes.maker(scaler) not in owners:
                 return scaler, field
     return None
 
